@@ -1,0 +1,177 @@
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+//! Experience replay: Chaudhry et al., "On Tiny Episodic Memories in Continual Learning" (2019).
+//!
+//! Each step trains on a batch of the stream and a batch drawn from a small memory, which a reservoir
+//! keeps a uniform sample of all that has passed.
+
+use everburn_core::{
+    Batch, Borders, Checker, Ctx, Event, Footprint, Images, Key, Kind, Learner, Output, Reservoir,
+    ReservoirRule, Result, Source, Spec, Stage, State, Step, StepLog, TaskInfo,
+};
+use everburn_nn::{Frozen, Recipe, Trainee, check_loss, cross_entropy};
+use serde::{Deserialize, Serialize};
+
+/// How the losses of the stream and of the memory are combined.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Combine {
+    /// L = mean CE(stream) + mean CE(memory), two forward passes (RaptorMai, MIR).
+    Separate,
+    /// L = mean CE over both together, one forward pass, so batch norm mixes them (mammoth, Si-Blurry).
+    #[default]
+    Concatenated,
+}
+
+/// The hyper-parameters of experience replay.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ErConfig {
+    /// M, images in the memory. Published: 1000, 5000 and 10,000 for CIFAR (RaptorMai), 500 and 2000
+    /// for Si-Blurry.
+    pub buffer: usize,
+    /// Images drawn from it for a step. Published: 10 (RaptorMai), 32 (mammoth, Si-Blurry).
+    pub replay_batch: usize,
+    /// How the two losses are combined.
+    #[serde(default)]
+    pub combine: Combine,
+    /// How the memory decides what to keep.
+    #[serde(default)]
+    pub reservoir: ReservoirRule,
+    /// How the network is trained.
+    pub recipe: Recipe,
+}
+
+impl ErConfig {
+    /// RaptorMai's online setting: a memory of 1000, 10 + 10 images a step, separate losses.
+    pub fn published() -> Self {
+        Self {
+            buffer: 1000,
+            replay_batch: 10,
+            combine: Combine::Separate,
+            reservoir: ReservoirRule::Exact,
+            recipe: Recipe::online_from_scratch(),
+        }
+    }
+
+    /// Checks the settings.
+    ///
+    /// # Errors
+    /// Names the one that is wrong.
+    pub fn validate(&self) -> Result<()> {
+        let check = Checker::new("er");
+        check.positive("buffer", self.buffer)?;
+        check.positive("replay_batch", self.replay_batch)?;
+        self.recipe.validate()
+    }
+}
+
+/// Experience replay.
+pub struct Er {
+    config: ErConfig,
+    trainee: Trainee,
+    memory: Reservoir,
+}
+
+impl Er {
+    /// A learner that has seen nothing.
+    ///
+    /// # Errors
+    /// If a setting is wrong.
+    pub fn new(config: ErConfig, frozen: Frozen, key: Key) -> Result<Self> {
+        config.validate()?;
+        Ok(Self {
+            trainee: Trainee::new(config.recipe.clone(), frozen, key)?,
+            memory: Reservoir::new(config.buffer, config.reservoir),
+            config,
+        })
+    }
+
+    /// One step on a batch (x, y) and a batch (x_m, y_m) drawn from the memory.
+    fn update(&mut self, batch: &Batch, key: Key) -> Result<f32> {
+        let drawn = self.memory.draw(self.config.replay_batch, key.child("draw"))?;
+        let Some((images, labels)) = drawn else {
+            let key = key.child("stream");
+            return self.trainee.net.step(&batch.images, &batch.labels, batch.view, key);
+        };
+        let net = &mut self.trainee.net;
+        let mut live = net.live();
+        let loss = match self.config.combine {
+            Combine::Separate => {
+                let stream = live.logits(&batch.images, batch.view, key.child("stream"))?;
+                let memory = live.logits(&images, batch.view, key.child("memory"))?;
+                cross_entropy(stream, net.targets(&batch.labels)?)
+                    + cross_entropy(memory, net.targets(&labels)?)
+            }
+            Combine::Concatenated => {
+                let mut both = batch.images.clone();
+                both.extend(&images)?;
+                let labels = [&batch.labels[..], &labels].concat();
+                let logits = live.logits(&both, batch.view, key.child("stream"))?;
+                cross_entropy(logits, net.targets(&labels)?)
+            }
+        };
+        let tape = live.into_tape();
+        net.update(tape, loss)
+    }
+}
+
+impl Learner for Er {
+    fn spec(&self) -> Spec {
+        Spec {
+            method: "er".to_owned(),
+            borders: Borders::NotNeeded,
+            offline: false,
+        }
+    }
+
+    fn stages(&self, task: Option<&TaskInfo>) -> Vec<Stage> {
+        self.trainee.recipe().stages(task, Source::Task)
+    }
+
+    fn on(&mut self, event: &Event, cx: &Ctx) -> Result<()> {
+        self.trainee.on(event, cx);
+        Ok(())
+    }
+
+    fn observe(&mut self, batch: &Batch, step: &Step, cx: &Ctx) -> Result<StepLog> {
+        self.trainee.net.see(&batch.labels);
+        self.trainee.schedule(step);
+        let mut loss = None;
+        for update in 0..self.trainee.updates() {
+            let value = self.update(batch, cx.key.child("update").at(update as u64))?;
+            loss = Some(check_loss("er", value)?);
+        }
+        // A sample enters the memory once, however many epochs it is seen: else the memory would be
+        // a sample of presentations and hold copies.
+        if step.epoch == 0 {
+            self.memory.insert(&batch.images, &batch.labels, cx.key.child("reservoir"))?;
+        }
+        Ok(StepLog { loss })
+    }
+
+    fn predict(&self, images: &Images) -> Result<Output> {
+        self.trainee.net.predict(images)
+    }
+
+    fn footprint(&self) -> Footprint {
+        let mut footprint = self.trainee.net.footprint();
+        footprint.add(Kind::Exemplars, "reservoir", self.memory.bytes());
+        footprint
+    }
+
+    fn save(&self) -> Result<State> {
+        let mut state = self.trainee.save()?;
+        state.nest("memory", self.memory.save()?);
+        Ok(state)
+    }
+
+    fn restore(&mut self, state: &State) -> Result<()> {
+        self.memory.restore(&state.below("memory"))?;
+        self.trainee.restore(state)
+    }
+}
+
+#[doc = include_str!("../README.md")]
+#[cfg(doctest)]
+struct Readme;

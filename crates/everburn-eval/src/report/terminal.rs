@@ -1,0 +1,73 @@
+use comfy_table::{Cell, CellAlignment, ContentArrangement, Table as Grid};
+
+use super::{Report, Table};
+
+/// A line under the head and nothing else, in the order of comfy-table's presets.
+const PRESET: &str = "     ──            ";
+
+impl Report {
+    /// The tables for a terminal of so many columns, each under a title that says what its rows
+    /// have in common, and the legend. Cells that do not fit are broken into lines.
+    pub fn terminal(&self, width: u16) -> String {
+        let mut text = String::new();
+        for table in &self.tables {
+            text += &wrapped(&table.name(), width, 2);
+            text += &wrapped(&table.caption(), width, 2);
+            text += &grid(table, width);
+            text.push('\n');
+        }
+        for entry in self.legend() {
+            text += &wrapped(&format!("{}: {}", entry.term, entry.text), width, 2);
+        }
+        text
+    }
+}
+
+fn grid(table: &Table, width: u16) -> String {
+    let heads = table.heads();
+    let mut grid = Grid::new();
+    grid.load_preset(PRESET)
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_width(width);
+    let names = heads.iter().map(|head| Cell::new(head.label));
+    let columns = table
+        .columns
+        .iter()
+        .map(|column| right(column.label.clone()));
+    grid.set_header(names.chain(columns));
+    for row in &table.rows {
+        let names = heads.iter().map(|head| Cell::new((head.value)(row)));
+        grid.add_row(names.chain(table.texts(row).map(right)));
+    }
+    for column in grid.column_iter_mut() {
+        column.set_padding((0, 1));
+    }
+    grid.trim_fmt() + "\n"
+}
+
+fn right(text: String) -> Cell {
+    Cell::new(text).set_alignment(CellAlignment::Right)
+}
+
+/// A text broken at spaces into lines of at most `width` characters where words allow, further
+/// lines indented.
+fn wrapped(text: &str, width: u16, indent: usize) -> String {
+    let mut lines = String::new();
+    let mut used = 0;
+    for word in text.split_whitespace() {
+        let length = word.chars().count();
+        if used == 0 {
+            used = length;
+        } else if used + 1 + length <= usize::from(width) {
+            lines.push(' ');
+            used += 1 + length;
+        } else {
+            lines.push('\n');
+            lines += &" ".repeat(indent);
+            used = indent + length;
+        }
+        lines += word;
+    }
+    lines.push('\n');
+    lines
+}

@@ -1,0 +1,203 @@
+use std::collections::BTreeSet;
+
+use super::{Report, Row, RowKey, Table};
+use crate::{Unit, format};
+
+/// A column that says what a row is.
+pub(super) struct Head {
+    pub(super) label: &'static str,
+    pub(super) value: fn(&Row) -> String,
+}
+
+/// What a row may be told apart by, beside its method.
+const HEADS: [Head; 5] = [
+    Head {
+        label: "preset",
+        value: |row| row.key.preset.clone(),
+    },
+    Head {
+        label: "backbone",
+        value: |row| row.key.backbone.clone(),
+    },
+    Head {
+        label: "tuning",
+        value: |row| row.key.tuning.clone(),
+    },
+    Head {
+        label: "device",
+        value: |row| row.key.device.clone(),
+    },
+    Head {
+        label: "seeds",
+        value: |row| seeds(&row.seeds),
+    },
+];
+
+const METHOD: Head = Head {
+    label: "method",
+    value: |row| row.key.method.clone(),
+};
+
+/// The preset whose sizes need a word of warning beside published numbers.
+const CPU_PRESET: &str = "cpu preset: sized for two cores";
+
+impl Table {
+    /// Data set and stream.
+    pub(super) fn name(&self) -> String {
+        format!("{} / {}", self.dataset, self.stream)
+    }
+
+    /// What all rows have in common: preset, backbone, tuning, device, seeds.
+    pub(super) fn caption(&self) -> String {
+        let mut parts = Vec::new();
+        for head in HEADS {
+            let Some(value) = self.common(&head) else {
+                continue;
+            };
+            if head.label != "preset" || value != "cpu" {
+                let label = match head.label {
+                    "seeds" if value.parse::<u64>().is_ok() => "seed",
+                    label => label,
+                };
+                parts.push(format!("{label} {value}"));
+            }
+        }
+        if self.rows.iter().any(|row| row.key.preset == "cpu") {
+            parts.push(CPU_PRESET.to_owned());
+        }
+        parts.join(" · ")
+    }
+
+    /// The method, and whatever else differs between rows.
+    pub(super) fn heads(&self) -> Vec<Head> {
+        let differs = |head: &Head| self.common(head).is_none();
+        [METHOD]
+            .into_iter()
+            .chain(HEADS.into_iter().filter(differs))
+            .collect()
+    }
+
+    fn common(&self, head: &Head) -> Option<String> {
+        let first = (head.value)(self.rows.first()?);
+        let same = self.rows.iter().all(|row| (head.value)(row) == first);
+        same.then_some(first)
+    }
+
+    /// The texts of a row's cells.
+    pub(super) fn texts<'a>(&'a self, row: &'a Row) -> impl Iterator<Item = String> + 'a {
+        let cells = row.cells.iter().map(Option::as_ref);
+        let columns = self.columns.iter().zip(cells);
+        columns.map(|(column, cell)| column.cell(cell, row.seeds.len()))
+    }
+}
+
+/// A line of the legend.
+pub(super) struct Entry {
+    pub(super) term: String,
+    pub(super) text: String,
+    /// Whether the text is a formula and not a sentence.
+    pub(super) formula: bool,
+}
+
+impl Report {
+    /// One line for each shown column, then what the signs in the cells mean.
+    pub(super) fn legend(&self) -> Vec<Entry> {
+        let mut seen = BTreeSet::new();
+        let columns = self.tables.iter().flat_map(|table| &table.columns);
+        let columns: Vec<_> = columns.filter(|column| seen.insert(&column.key)).collect();
+        let mut entries: Vec<_> = columns
+            .iter()
+            .map(|column| Entry {
+                term: format!("{} {}", column.label, column.direction.arrow()),
+                text: column.formula.clone(),
+                formula: matches!(column.unit, Unit::Fraction | Unit::AccuracyMebibytes),
+            })
+            .collect();
+        let mut say = |term: &str, text: &str| {
+            entries.push(Entry {
+                term: term.to_owned(),
+                text: text.to_owned(),
+                formula: false,
+            });
+        };
+        let any = |sign: &str| columns.iter().any(|column| column.formula.contains(sign));
+        if any("R[") {
+            say("R[i][j]", "accuracy on task j after task i of T");
+        }
+        if any("n_j") {
+            say("n_j", "test images of task j");
+        }
+        if any("a[t][c]") {
+            say("a[t][c]", "accuracy on class c after task t of T");
+        }
+        let texts: Vec<String> = (self.tables.iter())
+            .flat_map(|table| table.rows.iter().flat_map(|row| table.texts(row)))
+            .collect();
+        let shown = |sign: &str| texts.iter().any(|text| text.contains(sign));
+        if shown("±") {
+            say(
+                "±",
+                "half the width of the 95 % t-interval of the mean over seeds",
+            );
+        }
+        if shown("(n=") {
+            say(
+                "(n=…)",
+                "so many seeds have a value; one seed gives no interval",
+            );
+        }
+        if shown(format::MISSING) {
+            say(format::MISSING, "not defined or not measured");
+        }
+        if columns.iter().any(|column| column.unit == Unit::Fraction) {
+            say(
+                "no unit",
+                "percent; percentage points where the metric is a difference",
+            );
+        }
+        entries
+    }
+}
+
+/// Ascending seeds as a list in which neighbours are drawn together: `1–3, 7`.
+fn seeds(seeds: &[u64]) -> String {
+    let mut ranges: Vec<(u64, u64)> = Vec::new();
+    for &seed in seeds {
+        match ranges.last_mut() {
+            Some((_, last)) if last.checked_add(1) == Some(seed) => *last = seed,
+            _ => ranges.push((seed, seed)),
+        }
+    }
+    let text = |(first, last): (u64, u64)| match last - first {
+        0 => first.to_string(),
+        1 => format!("{first}, {last}"),
+        _ => format!("{first}–{last}"),
+    };
+    let ranges: Vec<_> = ranges.into_iter().map(text).collect();
+    ranges.join(", ")
+}
+
+impl RowKey {
+    /// The fields as they stand in files.
+    pub(super) fn fields(&self) -> [&str; 5] {
+        [
+            &self.method,
+            &self.backbone,
+            &self.tuning,
+            &self.preset,
+            &self.device,
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::seeds;
+
+    #[test]
+    fn neighbouring_seeds_are_drawn_together() {
+        assert_eq!(seeds(&[1, 2, 3, 7, 9, 10]), "1–3, 7, 9, 10");
+        assert_eq!(seeds(&[u64::MAX]), u64::MAX.to_string());
+        assert_eq!(seeds(&[]), "");
+    }
+}

@@ -1,0 +1,38 @@
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+//! Backbones, heads, weight files and augmentations for continual learning on [burn].
+//!
+//! ```
+//! use everburn_backend::DeviceChoice;
+//! use everburn_core::{ImageShape, Images};
+//! use everburn_nn::{Backbone, Frozen};
+//!
+//! let device = DeviceChoice::CPU.open()?;
+//! let backbone = Frozen::new(Backbone::embedded(&device)?, &device);
+//! let images = Images::new(ImageShape::new(32, 32, 3), vec![127; 2 * 32 * 32 * 3])?;
+//! assert_eq!(backbone.features(&images)?.dims(), [2, 128]);
+//! # Ok::<(), everburn_core::Error>(())
+//! ```
+
+pub mod augment;
+mod backbone;
+mod embedded;
+pub mod layers;
+mod network;
+mod recipe;
+pub mod resample;
+pub mod resnet;
+pub mod vit;
+pub mod weights;
+
+pub use augment::Augment;
+pub use backbone::{Backbone, Encoder, Frozen, Normalise, targets, to_tensor};
+pub use embedded::embedded_weights;
+pub use layers::{cross_entropy, is_trainable};
+pub use network::{Head, Live, Network, Tape, Training, Tuning};
+pub use recipe::{Recipe, Trainee, check_loss};
+pub use weights::{LoadReport, WeightFile};
+
+#[doc = include_str!("../README.md")]
+#[cfg(doctest)]
+struct Readme;

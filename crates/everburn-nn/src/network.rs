@@ -1,0 +1,423 @@
+//! A backbone under a linear head that grows with the classes: what the gradient-trained baselines
+//! share.
+
+use burn::module::{Module, Param};
+use burn::tensor::{Device, Tensor};
+use everburn_backend::{
+    Clipping, Group, Optimiser, Rule, collect_grads, from_state, load_params, param_bytes, random,
+    save_params, to_vec, track, untrack,
+};
+use everburn_core::{
+    Checker, ClassId, Error, Footprint, Images, Key, Kind, Output, Result, SeenClasses, State, View,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::augment::Augment;
+use crate::backbone::{Backbone, Encoder, Frozen, targets};
+use crate::layers::{BatchStatistics, Norm, cross_entropy, is_trainable};
+
+/// Which parameters training changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Tuning {
+    /// The head alone.
+    Frozen,
+    /// The head and the whole backbone.
+    Full,
+}
+
+impl Tuning {
+    /// The name in tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Frozen => "frozen",
+            Self::Full => "full",
+        }
+    }
+}
+
+/// How a network is trained.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Training {
+    /// The update rule.
+    pub rule: Rule,
+    /// Learning rate of the head.
+    pub head_rate: f64,
+    /// Learning rate of the backbone, where it is tuned.
+    pub backbone_rate: f64,
+    /// Weight decay of both.
+    pub weight_decay: f64,
+    /// Clipping of the gradients' norm, if any.
+    #[serde(default)]
+    pub clipping: Option<Clipping>,
+}
+
+impl Training {
+    /// Checks the settings.
+    ///
+    /// # Errors
+    /// Names the one that is wrong.
+    pub fn validate(&self) -> Result<()> {
+        self.rule.validate()?;
+        let check = Checker::new("training");
+        for (field, value) in [
+            ("head_rate", self.head_rate),
+            ("backbone_rate", self.backbone_rate),
+            ("weight_decay", self.weight_decay),
+        ] {
+            check.within(field, value, 0.0..f64::INFINITY, "a finite number of at least 0")?;
+        }
+        if let Some(clipping) = self.clipping {
+            let range = f64::MIN_POSITIVE..f64::INFINITY;
+            check.within("clipping.max_norm", clipping.max_norm, range, "above 0")?;
+        }
+        Ok(())
+    }
+}
+
+/// A linear classifier with one row per class, `[classes, dim]` as in PyTorch: a new class appends a
+/// row and leaves the old ones where they are.
+#[derive(Module, Debug)]
+pub struct Head {
+    /// `[classes, dim]`.
+    pub weight: Param<Tensor<2>>,
+    /// `[classes]`.
+    pub bias: Param<Tensor<1>>,
+}
+
+impl Head {
+    /// Features `[batch, dim]` to logits `[batch, classes]`.
+    pub fn forward(&self, features: Tensor<2>) -> Tensor<2> {
+        features.matmul(self.weight.val().transpose()) + self.bias.val().unsqueeze()
+    }
+}
+
+#[derive(Module, Debug)]
+struct Trained {
+    /// `None` when the backbone is frozen.
+    backbone: Option<Encoder>,
+    /// `None` before the first class.
+    head: Option<Head>,
+}
+
+/// A backbone and a growing head, trained by gradient.
+///
+/// ```text
+/// let mut live = net.live();                              // with a tape
+/// let logits = live.logits(&batch.images, batch.view, key)?;
+/// let loss = cross_entropy(logits, net.targets(&batch.labels)?);
+/// net.update(live, loss)?;                                // one step of the optimiser
+/// ```
+pub struct Network {
+    frozen: Frozen,
+    trained: Trained,
+    tuning: Tuning,
+    augment: Augment,
+    optimiser: Optimiser,
+    clipping: Option<Clipping>,
+    seen: SeenClasses,
+    device: Device,
+    head_key: Key,
+}
+
+/// A network with a tape behind its trained parameters, for one step.
+pub struct Live<'a> {
+    frozen: &'a Frozen,
+    augment: &'a Augment,
+    device: &'a Device,
+    trained: Trained,
+    statistics: Vec<Vec<BatchStatistics>>,
+}
+
+/// A step's parameters and batch statistics, detached from the network that they came from.
+pub struct Tape {
+    trained: Trained,
+    statistics: Vec<Vec<BatchStatistics>>,
+}
+
+impl Network {
+    /// A network without classes. `frozen` gives the backbone; its cache serves whatever is not
+    /// augmented while the backbone is not tuned.
+    ///
+    /// # Errors
+    /// If a setting is out of its domain.
+    pub fn new(
+        frozen: Frozen,
+        tuning: Tuning,
+        training: &Training,
+        augment: Augment,
+        key: Key,
+        device: &Device,
+    ) -> Result<Self> {
+        training.validate()?;
+        augment.validate()?;
+        let decay = training.weight_decay;
+        let groups = vec![
+            Group::below("head", training.head_rate, decay),
+            Group::below("backbone", training.backbone_rate, decay),
+        ];
+        let backbone = (tuning == Tuning::Full).then(|| frozen.backbone().encoder().clone());
+        Ok(Self {
+            frozen,
+            trained: Trained {
+                backbone,
+                head: None,
+            },
+            tuning,
+            augment,
+            optimiser: Optimiser::new(training.rule, groups)?,
+            clipping: training.clipping,
+            seen: SeenClasses::default(),
+            device: device.clone(),
+            head_key: key.child("head"),
+        })
+    }
+
+    /// The classes seen.
+    pub fn seen(&self) -> &SeenClasses {
+        &self.seen
+    }
+
+    /// The backbone as it began.
+    pub fn backbone(&self) -> &Backbone {
+        self.frozen.backbone()
+    }
+
+    /// Sets the learning rate of `head` or `backbone`.
+    pub fn set_rate(&mut self, group: &str, rate: f64) {
+        self.optimiser.set_rate(group, rate);
+    }
+
+    /// Begins the optimiser anew, as at the beginning of a task.
+    pub fn reset_optimiser(&mut self) {
+        self.optimiser.reset();
+    }
+
+    /// Gives every class that is new a row of the head, drawn as PyTorch draws a linear layer's.
+    pub fn see(&mut self, classes: &[ClassId]) {
+        for class in classes {
+            if self.seen.index(*class).is_none() {
+                let row = self.seen.insert(*class);
+                self.grow(row);
+            }
+        }
+    }
+
+    fn grow(&mut self, row: usize) {
+        let (dim, key) = (self.frozen.backbone().dim(), self.head_key.at(row as u64));
+        let weight = random::torch_default(key.child("weight"), [1, dim], dim, &self.device);
+        let bias = random::torch_default(key.child("bias"), [1], dim, &self.device);
+        let head = match self.trained.head.take() {
+            None => Head {
+                weight: Param::from_tensor(weight),
+                bias: Param::from_tensor(bias),
+            },
+            Some(old) => Head {
+                weight: Param::from_tensor(Tensor::cat(vec![old.weight.val(), weight], 0)),
+                bias: Param::from_tensor(Tensor::cat(vec![old.bias.val(), bias], 0)),
+            },
+        };
+        self.trained.head = Some(head);
+    }
+
+    /// The numbers of the labels' columns, `[batch]`.
+    ///
+    /// # Errors
+    /// If a class has not been [`see`](Self::see)n.
+    pub fn targets(&self, labels: &[ClassId]) -> Result<Tensor<1, burn::tensor::Int>> {
+        let number = |class: &ClassId| {
+            self.seen
+                .index(*class)
+                .ok_or_else(|| Error::input("a label", class, "a class that has been seen"))
+        };
+        let numbers = labels.iter().map(number).collect::<Result<Vec<_>>>()?;
+        Ok(targets(&numbers, &self.device))
+    }
+
+    /// The network with a tape, for one step.
+    pub fn live(&self) -> Live<'_> {
+        Live {
+            frozen: &self.frozen,
+            augment: &self.augment,
+            device: &self.device,
+            trained: track(self.trained.clone(), is_trainable),
+            statistics: Vec::new(),
+        }
+    }
+
+    /// Goes back along the tape from the loss, and makes one step. Returns the loss.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn update(&mut self, tape: Tape, loss: Tensor<1>) -> Result<f32> {
+        let mut grads = collect_grads(&tape.trained, loss.backward());
+        if let Some(clipping) = self.clipping {
+            clipping.apply(&mut grads)?;
+        }
+        let mut trained = untrack(self.optimiser.step(tape.trained, grads)?);
+        if let Some(backbone) = &mut trained.backbone {
+            for statistics in tape.statistics {
+                backbone.absorb(statistics);
+            }
+        }
+        self.trained = trained;
+        let value = to_vec(&loss.without_autodiff())?;
+        Ok(value.first().copied().unwrap_or(f32::NAN))
+    }
+
+    /// Features `[batch, dim]` as the network has them now.
+    ///
+    /// # Errors
+    /// If the images do not fit.
+    pub fn features(&self, images: &Images) -> Result<Tensor<2>> {
+        match &self.trained.backbone {
+            None => self.frozen.features(images),
+            Some(encoder) => {
+                let backbone = self.frozen.backbone();
+                let pixels = backbone.normalise(backbone.load(images, &self.device)?);
+                Ok(encoder.forward(pixels, &mut Norm::Eval))
+            }
+        }
+    }
+
+    /// Logits over the classes seen.
+    ///
+    /// # Errors
+    /// If the images do not fit, or no class has been seen.
+    pub fn predict(&self, images: &Images) -> Result<Output> {
+        let Some(head) = &self.trained.head else {
+            return Output::new(Vec::new(), Vec::new());
+        };
+        let scores = to_vec(&head.forward(self.features(images)?))?;
+        Output::new(self.seen.as_slice().to_vec(), scores)
+    }
+
+    /// Bytes held and operations per prediction.
+    pub fn footprint(&self) -> Footprint {
+        let backbone = self.frozen.backbone();
+        let mut footprint = Footprint {
+            macs_per_image: backbone.macs() + (self.seen.len() * backbone.dim()) as u64,
+            ..Footprint::default()
+        };
+        match &self.trained.backbone {
+            Some(encoder) => footprint.add(Kind::Trained, "backbone", param_bytes(encoder)),
+            None => footprint.add(Kind::Frozen, "backbone", backbone.bytes()),
+        }
+        let head = self.trained.head.as_ref().map_or(0, param_bytes);
+        footprint.add(Kind::Trained, "head", head);
+        footprint.memory.push(self.optimiser.memory());
+        footprint
+    }
+
+    /// The complete state; a frozen backbone by its hash.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn save(&self) -> Result<State> {
+        let mut state = State::default();
+        state.nest("trained", save_params(&self.trained)?);
+        state.nest("optimiser", self.optimiser.save()?);
+        state.put_value("seen", &self.seen)?;
+        state.put_value("tuning", self.tuning)?;
+        state.put_value("weights", self.frozen.backbone().weights_hash())?;
+        Ok(state)
+    }
+
+    /// Goes back to a saved state.
+    ///
+    /// # Errors
+    /// If it belongs to another backbone, tuning or set of shapes.
+    pub fn restore(&mut self, state: &State) -> Result<()> {
+        let weights: String = state.value("weights")?;
+        if weights != self.frozen.backbone().weights_hash() {
+            let expected = self.frozen.backbone().weights_hash();
+            return Err(Error::state("weights", weights, expected));
+        }
+        let tuning: Tuning = state.value("tuning")?;
+        if tuning != self.tuning {
+            return Err(Error::state("tuning", tuning.name(), self.tuning.name()));
+        }
+        let seen: SeenClasses = state.value("seen")?;
+        let arrays = state.below("trained");
+        let head = if seen.is_empty() {
+            None
+        } else {
+            let weight = from_state::<2>(&arrays, "head.weight", &self.device)?;
+            let bias = from_state::<1>(&arrays, "head.bias", &self.device)?;
+            let [rows, dim] = weight.dims();
+            if rows != seen.len() || bias.dims() != [rows] || dim != self.frozen.backbone().dim() {
+                let expected = format!("{:?}", [seen.len(), self.frozen.backbone().dim()]);
+                return Err(Error::state("head.weight", format!("{:?}", [rows, dim]), expected));
+            }
+            Some(Head {
+                weight: Param::from_tensor(weight),
+                bias: Param::from_tensor(bias),
+            })
+        };
+        let shaped = Trained {
+            backbone: self.trained.backbone.clone(),
+            head,
+        };
+        let trained = load_params(shaped, &arrays)?;
+        self.optimiser.restore(&state.below("optimiser"), &self.device)?;
+        self.trained = trained;
+        self.seen = seen;
+        Ok(())
+    }
+}
+
+impl Live<'_> {
+    /// Logits `[batch, classes]`, in train mode. `key` draws the augmentation of [`View::Train`].
+    ///
+    /// # Errors
+    /// If the images do not fit, or no class has been seen.
+    pub fn logits(&mut self, images: &Images, view: View, key: Key) -> Result<Tensor<2>> {
+        let augmented = view == View::Train && !self.augment.is_none();
+        let backbone = self.frozen.backbone();
+        let features = match &self.trained.backbone {
+            None if !augmented => self.frozen.features(images)?,
+            encoder => {
+                let mut pixels = backbone.load(images, self.device)?;
+                if augmented {
+                    pixels = self.augment.apply(pixels, key.child("augment"));
+                }
+                match encoder {
+                    None => self.frozen.forward(pixels),
+                    Some(encoder) => {
+                        let mut statistics = Vec::new();
+                        let pixels = backbone.normalise(pixels);
+                        let features = encoder.forward(pixels, &mut Norm::Train(&mut statistics));
+                        self.statistics.push(statistics);
+                        features
+                    }
+                }
+            }
+        };
+        match &self.trained.head {
+            Some(head) => Ok(head.forward(features)),
+            None => Err(Error::unsupported("logits", "no class has been seen yet")),
+        }
+    }
+
+    /// What [`Network::update`] needs, without the borrow of the network.
+    pub fn into_tape(self) -> Tape {
+        Tape {
+            trained: self.trained,
+            statistics: self.statistics,
+        }
+    }
+}
+
+impl Network {
+    /// One step on the mean cross-entropy of a batch over all classes seen.
+    ///
+    /// # Errors
+    /// If the batch does not fit, or the device fails.
+    pub fn step(&mut self, images: &Images, labels: &[ClassId], view: View, key: Key) -> Result<f32> {
+        let mut live = self.live();
+        let loss = cross_entropy(live.logits(images, view, key)?, self.targets(labels)?);
+        let tape = live.into_tape();
+        self.update(tape, loss)
+    }
+}

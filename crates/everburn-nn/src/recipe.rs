@@ -1,0 +1,205 @@
+use everburn_backend::{Rule, Schedule};
+use everburn_core::{
+    Checker, Ctx, Error, Event, Key, Order, Result, Source, Stage, Step, TaskInfo, View,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{Augment, Frozen, Network, Training, Tuning};
+
+/// How the gradient-trained baselines are trained: the same for all of them, so that they differ in
+/// the method alone.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// What is trained.
+    pub tuning: Tuning,
+    /// Update rule and rates.
+    pub training: Training,
+    /// How the rates change over the epochs of a task (over nothing on a single-pass stream).
+    #[serde(default)]
+    pub schedule: Schedule,
+    /// Augmentation of training images.
+    #[serde(default)]
+    pub augment: Augment,
+    /// Passes over a task's samples, where the stream allows several.
+    pub epochs: usize,
+    /// Samples of a step there.
+    pub batch: usize,
+    /// Samples of a batch on a single-pass stream.
+    pub online_batch: usize,
+    /// Steps on each batch of a single-pass stream, with augmentation drawn anew; 3 in Si-Blurry.
+    pub online_updates: usize,
+}
+
+impl Recipe {
+    /// The setting of online continual learning from scratch (RaptorMai: SGD 0.1, batches of 10, one
+    /// pass, no momentum, no weight decay).
+    pub fn online_from_scratch() -> Self {
+        Self {
+            tuning: Tuning::Full,
+            training: Training {
+                rule: Rule::sgd(0.0),
+                head_rate: 0.1,
+                backbone_rate: 0.1,
+                weight_decay: 0.0,
+                clipping: None,
+            },
+            schedule: Schedule::Constant,
+            augment: Augment::default(),
+            epochs: 1,
+            batch: 10,
+            online_batch: 10,
+            online_updates: 1,
+        }
+    }
+
+    /// Si-Blurry's setting (Moon et al., ICCV 2023): a linear head on a frozen ViT, Adam 5e-3,
+    /// batches of 64, three steps each.
+    pub fn si_blurry() -> Self {
+        Self {
+            tuning: Tuning::Frozen,
+            training: Training {
+                rule: Rule::adam(),
+                head_rate: 5e-3,
+                backbone_rate: 0.0,
+                weight_decay: 0.0,
+                clipping: None,
+            },
+            schedule: Schedule::Constant,
+            augment: Augment::default(),
+            epochs: 5,
+            batch: 64,
+            online_batch: 64,
+            online_updates: 3,
+        }
+    }
+
+    /// Checks the settings.
+    ///
+    /// # Errors
+    /// Names the one that is wrong.
+    pub fn validate(&self) -> Result<()> {
+        self.training.validate()?;
+        self.augment.validate()?;
+        let check = Checker::new("recipe");
+        check.positive("epochs", self.epochs)?;
+        check.positive("batch", self.batch)?;
+        check.positive("online_batch", self.online_batch)?;
+        check.positive("online_updates", self.online_updates)
+    }
+
+    /// The one stage of a task: shuffled epochs over `source`, or the single pass that the stream
+    /// allows.
+    pub fn stages(&self, task: Option<&TaskInfo>, source: Source) -> Vec<Stage> {
+        let online = task.is_none_or(|task| task.single_pass) && source != Source::AllSeen;
+        vec![Stage {
+            name: "train".to_owned(),
+            source: if online { Source::Stream } else { source },
+            epochs: if online { 1 } else { self.epochs },
+            batch: if online { self.online_batch } else { self.batch },
+            view: View::Train,
+            order: if online { Order::Stream } else { Order::Shuffled },
+            drop_last: false,
+        }]
+    }
+
+    /// The network that the recipe trains.
+    ///
+    /// # Errors
+    /// If a setting is wrong.
+    pub fn network(&self, frozen: Frozen, key: Key) -> Result<Network> {
+        self.validate()?;
+        let device = frozen.device().clone();
+        Network::new(frozen, self.tuning, &self.training, self.augment, key, &device)
+    }
+}
+
+/// What the gradient-trained baselines share: a network, its recipe, and the reactions to borders.
+pub struct Trainee {
+    /// The network.
+    pub net: Network,
+    recipe: Recipe,
+    source: Source,
+}
+
+impl Trainee {
+    /// A network under training.
+    ///
+    /// # Errors
+    /// If a setting is wrong.
+    pub fn new(recipe: Recipe, frozen: Frozen, key: Key) -> Result<Self> {
+        Ok(Self {
+            net: recipe.network(frozen, key)?,
+            recipe,
+            source: Source::Stream,
+        })
+    }
+
+    /// The recipe.
+    pub fn recipe(&self) -> &Recipe {
+        &self.recipe
+    }
+
+    /// At the beginning of a task its classes get their rows of the head; at the beginning of a stage
+    /// the optimiser begins anew.
+    pub fn on(&mut self, event: &Event, _cx: &Ctx) {
+        match event {
+            Event::TaskBegin(task) => self.net.see(&task.classes),
+            Event::StageBegin(stage) => {
+                self.source = stage.source;
+                self.net.reset_optimiser();
+            }
+            Event::StageEnd(_) | Event::TaskEnd(_) => {}
+        }
+    }
+
+    /// Sets the learning rates of a step.
+    pub fn schedule(&mut self, step: &Step) {
+        let training = &self.recipe.training;
+        for (group, base) in [("head", training.head_rate), ("backbone", training.backbone_rate)] {
+            let rate = self.recipe.schedule.rate(base, step.epoch, step.epochs);
+            self.net.set_rate(group, rate);
+        }
+    }
+
+    /// How many optimiser steps a batch of the current stage gets.
+    pub fn updates(&self) -> usize {
+        if self.source == Source::Stream { self.recipe.online_updates } else { 1 }
+    }
+
+    /// The complete state.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn save(&self) -> Result<everburn_core::State> {
+        let mut state = self.net.save()?;
+        state.put_value("source", self.source)?;
+        Ok(state)
+    }
+
+    /// Goes back to a saved state.
+    ///
+    /// # Errors
+    /// If the state does not fit.
+    pub fn restore(&mut self, state: &everburn_core::State) -> Result<()> {
+        let source = state.value("source")?;
+        self.net.restore(state)?;
+        self.source = source;
+        Ok(())
+    }
+}
+
+/// Checks that a stage's loss is a number: a diverged network would go on in silence.
+///
+/// # Errors
+/// If it is not.
+pub fn check_loss(method: &str, loss: f32) -> Result<f32> {
+    if loss.is_finite() {
+        Ok(loss)
+    } else {
+        Err(Error::other(
+            format!("training of `{method}`"),
+            format!("the loss is {loss}: it has diverged; try a smaller learning rate"),
+        ))
+    }
+}

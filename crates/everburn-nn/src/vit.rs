@@ -1,0 +1,277 @@
+//! The Vision Transformer (Dosovitskiy et al., ICLR 2021) in timm's layout.
+
+use burn::module::{Module, Param};
+use burn::tensor::activation::{gelu, softmax};
+use burn::tensor::module::attention;
+use burn::tensor::ops::AttentionModuleOptions;
+use burn::tensor::{Device, Tensor};
+use everburn_backend::random;
+use everburn_core::{Checker, Error, Key, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::layers::{Conv2d, LayerNorm, Linear};
+
+/// The sizes of a Vision Transformer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VitConfig {
+    /// Rows and columns of the input image.
+    pub image: usize,
+    /// Rows and columns of a patch.
+    pub patch: usize,
+    /// Width D of a token.
+    pub dim: usize,
+    /// Number of blocks L.
+    pub depth: usize,
+    /// Number of attention heads H; D must be a multiple.
+    pub heads: usize,
+    /// Width of the MLP's hidden layer.
+    pub hidden: usize,
+}
+
+impl VitConfig {
+    /// ViT-B/16 at 224 pixels: 85,798,656 parameters.
+    pub fn base16_224() -> Self {
+        Self {
+            image: 224,
+            patch: 16,
+            dim: 768,
+            depth: 12,
+            heads: 12,
+            hidden: 3072,
+        }
+    }
+
+    /// ViT-Ti/16 at 224 pixels: 5,524,416 parameters.
+    pub fn tiny16_224() -> Self {
+        Self {
+            image: 224,
+            patch: 16,
+            dim: 192,
+            depth: 12,
+            heads: 3,
+            hidden: 768,
+        }
+    }
+
+    /// The layout of the embedded backbone: 1,204,608 parameters.
+    pub fn micro4_32() -> Self {
+        Self {
+            image: 32,
+            patch: 4,
+            dim: 128,
+            depth: 6,
+            heads: 4,
+            hidden: 512,
+        }
+    }
+
+    /// Checks the sizes.
+    ///
+    /// # Errors
+    /// Names the one that is wrong.
+    pub fn validate(&self) -> Result<()> {
+        let check = Checker::new("vit");
+        for (field, value) in [
+            ("image", self.image),
+            ("patch", self.patch),
+            ("dim", self.dim),
+            ("depth", self.depth),
+            ("heads", self.heads),
+            ("hidden", self.hidden),
+        ] {
+            check.positive(field, value)?;
+        }
+        if !self.image.is_multiple_of(self.patch) {
+            let expected = format!("a divisor of the image size {}", self.image);
+            return Err(Error::config("vit.patch", self.patch, expected));
+        }
+        if !self.dim.is_multiple_of(self.heads) {
+            let expected = format!("a divisor of the width {}", self.dim);
+            return Err(Error::config("vit.heads", self.heads, expected));
+        }
+        Ok(())
+    }
+
+    /// Patches along one side of the image.
+    pub fn grid(&self) -> usize {
+        self.image / self.patch
+    }
+
+    /// Tokens N: the class token and the patches.
+    pub fn tokens(&self) -> usize {
+        1 + self.grid() * self.grid()
+    }
+
+    /// Multiply-accumulate operations of a forward pass for one image.
+    pub fn macs(&self) -> u64 {
+        let [n, d, hidden] = [self.tokens(), self.dim, self.hidden].map(|x| x as u64);
+        let embed = (n - 1) * d * 3 * (self.patch * self.patch) as u64;
+        let attention = n * d * 4 * d + 2 * n * n * d;
+        embed + self.depth as u64 * (attention + 2 * n * d * hidden)
+    }
+}
+
+/// Multi-head self-attention with a fused projection.
+#[derive(Module, Debug)]
+pub struct Attention {
+    /// `[D, 3D]`: queries, keys, values; in each, head h owns columns h·d..(h+1)·d.
+    pub qkv: Linear,
+    /// `[D, D]`.
+    pub proj: Linear,
+    #[module(skip)]
+    heads: usize,
+}
+
+impl Attention {
+    /// `[batch, tokens, dim]` to the same.
+    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        let [batch, tokens, dim] = x.dims();
+        let (heads, head_dim) = (self.heads, dim / self.heads);
+        // [batch, tokens, 3D] -> [3, batch, heads, tokens, d]
+        let qkv = (self.qkv.forward(x))
+            .reshape([batch, tokens, 3, heads, head_dim])
+            .permute([2, 0, 3, 1, 4]);
+        let part = |index: usize| -> Tensor<4> {
+            (qkv.clone().slice([index..index + 1])).reshape([batch, heads, tokens, head_dim])
+        };
+        let (q, k, v) = (part(0), part(1), part(2));
+        let out = if q.is_autodiff() {
+            let scale = (head_dim as f64).powf(-0.5);
+            softmax(q.mul_scalar(scale).matmul(k.swap_dims(2, 3)), 3).matmul(v)
+        } else {
+            // No tape: the fused kernel need not keep the attention matrix.
+            attention(q, k, v, None, None, AttentionModuleOptions::default())
+        };
+        let joined = out.swap_dims(1, 2).reshape([batch, tokens, dim]);
+        self.proj.forward(joined)
+    }
+}
+
+/// The two-layer perceptron of a block, with the exact GELU.
+#[derive(Module, Debug)]
+pub struct Mlp {
+    /// `[D, hidden]`.
+    pub fc1: Linear,
+    /// `[hidden, D]`.
+    pub fc2: Linear,
+}
+
+impl Mlp {
+    /// `[batch, tokens, dim]` to the same.
+    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        self.fc2.forward(gelu(self.fc1.forward(x)))
+    }
+}
+
+/// A pre-norm block: x ← x + Attn(LN₁ x), x ← x + MLP(LN₂ x).
+#[derive(Module, Debug)]
+pub struct Block {
+    /// LN₁.
+    pub norm1: LayerNorm,
+    /// Attn.
+    pub attn: Attention,
+    /// LN₂.
+    pub norm2: LayerNorm,
+    /// MLP.
+    pub mlp: Mlp,
+}
+
+impl Block {
+    fn new(config: &VitConfig, key: Key, device: &Device) -> Self {
+        let VitConfig { dim, hidden, .. } = *config;
+        let linear = |name, inputs, outputs| Linear::timm(inputs, outputs, key.child(name), device);
+        Self {
+            norm1: LayerNorm::new(dim, device),
+            attn: Attention {
+                qkv: linear("qkv", dim, 3 * dim),
+                proj: linear("proj", dim, dim),
+                heads: config.heads,
+            },
+            norm2: LayerNorm::new(dim, device),
+            mlp: Mlp {
+                fc1: linear("fc1", dim, hidden),
+                fc2: linear("fc2", hidden, dim),
+            },
+        }
+    }
+
+    /// `[batch, tokens, dim]` to the same.
+    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        let x = x.clone() + self.attn.forward(self.norm1.forward(x));
+        x.clone() + self.mlp.forward(self.norm2.forward(x))
+    }
+}
+
+/// The convolution that cuts an image into patches.
+#[derive(Module, Debug)]
+pub struct PatchEmbed {
+    /// `[D, 3, patch, patch]`, stride = patch.
+    pub proj: Conv2d,
+}
+
+/// A Vision Transformer without a head; its feature is the class token after the final norm.
+#[derive(Module, Debug)]
+pub struct VisionTransformer {
+    /// `[1, 1, D]`.
+    pub cls_token: Param<Tensor<3>>,
+    /// `[1, N, D]`; row 0 belongs to the class token.
+    pub pos_embed: Param<Tensor<3>>,
+    /// Patches to tokens.
+    pub patch_embed: PatchEmbed,
+    /// The L blocks.
+    pub blocks: Vec<Block>,
+    /// The final norm.
+    pub norm: LayerNorm,
+    #[module(skip)]
+    config: VitConfig,
+}
+
+impl VisionTransformer {
+    /// Random weights as timm draws them.
+    ///
+    /// # Errors
+    /// If the sizes do not fit together.
+    pub fn new(config: VitConfig, key: Key, device: &Device) -> Result<Self> {
+        config.validate()?;
+        let (dim, patch) = (config.dim, config.patch);
+        let proj = Conv2d::new([3, dim], patch, patch, 0, key.child("patch"), device);
+        let blocks = (0..config.depth).map(|i| {
+            let key = key.child("block").at(i as u64);
+            Block::new(&config, key, device)
+        });
+        let pos = [1, config.tokens(), dim];
+        let pos = random::truncated_normal(key.child("pos"), pos, 0.02, 2.0, device);
+        let cls = random::normal(key.child("cls"), [1, 1, dim], 1e-6, device);
+        Ok(Self {
+            cls_token: Param::from_tensor(cls),
+            pos_embed: Param::from_tensor(pos),
+            patch_embed: PatchEmbed {
+                proj: proj.with_bias(key.child("patch bias"), device),
+            },
+            blocks: blocks.collect(),
+            norm: LayerNorm::new(dim, device),
+            config,
+        })
+    }
+
+    /// Its sizes.
+    pub fn config(&self) -> &VitConfig {
+        &self.config
+    }
+
+    /// Images `[batch, 3, height, width]` to tokens `[batch, N, D]`, positions added, before block 0.
+    pub fn embed(&self, images: Tensor<4>) -> Tensor<3> {
+        let [batch, ..] = images.dims();
+        let patches = (self.patch_embed.proj.forward(images)).flatten::<3>(2, 3).swap_dims(1, 2);
+        let cls = self.cls_token.val().expand([batch, 1, self.config.dim]);
+        Tensor::cat(vec![cls, patches], 1) + self.pos_embed.val()
+    }
+
+    /// Images `[batch, 3, height, width]` to features `[batch, D]`.
+    pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {
+        let tokens = self.blocks.iter().fold(self.embed(images), |x, block| block.forward(x));
+        // The norm works token by token, so only the class token needs it.
+        let cls = tokens.narrow(1, 0, 1);
+        self.norm.forward(cls).squeeze_dim(1)
+    }
+}

@@ -1,0 +1,129 @@
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use everburn_core::{Error, Result};
+use everburn_eval::{Accompanying, RunRecord};
+use everburn_stream::Manifest;
+
+use crate::Checkpoint;
+
+/// Writes a file under a temporary name beside it, flushes it to the disk, and renames it: a reader
+/// sees the old file or the new one, never a part.
+///
+/// # Errors
+/// If the disk refuses; the file that was there stays, and no temporary file is left.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
+    let failed = |error: &dyn std::fmt::Display| Error::other(path.display().to_string(), error);
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(|e| failed(&e))?;
+    file.write_all(bytes).map_err(|e| failed(&e))?;
+    file.as_file().sync_all().map_err(|e| failed(&e))?;
+    file.persist(path).map_err(|e| failed(&e.error))?;
+    Ok(())
+}
+
+/// The folder of one run: `config.toml`, `manifest.jsonl.zst`, `checkpoint`, `result.json`,
+/// `timing.json`.
+///
+/// What decides a result and what accompanies it are different files, so that the first is equal to
+/// the byte however often the run was interrupted.
+#[derive(Clone, Debug)]
+pub struct RunFolder {
+    path: PathBuf,
+}
+
+impl RunFolder {
+    /// Opens a run's folder, making it if need be.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub fn open(path: PathBuf) -> Result<Self> {
+        fs::create_dir_all(&path).map_err(|e| Error::other(path.display().to_string(), e))?;
+        Ok(Self { path })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// Writes what the run is about.
+    ///
+    /// # Errors
+    /// If the disk refuses.
+    pub fn describe(&self, config: &str, manifest: &Manifest) -> Result<()> {
+        if !self.file("config.toml").exists() {
+            manifest.save(self.file("manifest.jsonl.zst"))?;
+            write_atomically(&self.file("config.toml"), config.as_bytes())?;
+        }
+        Ok(())
+    }
+
+    /// The result, if the run has ended.
+    ///
+    /// # Errors
+    /// If there is one that cannot be read or contradicts itself.
+    pub fn result(&self) -> Result<Option<RunRecord>> {
+        self.read("result.json", RunRecord::from_json)
+    }
+
+    /// What accompanies the result.
+    ///
+    /// # Errors
+    /// If there is something that cannot be read.
+    pub fn timing(&self) -> Result<Option<Accompanying>> {
+        self.read("timing.json", Accompanying::from_json)
+    }
+
+    fn read<T>(&self, name: &str, parse: impl Fn(&str, &str) -> Result<T>) -> Result<Option<T>> {
+        let path = self.file(name);
+        let source = path.display().to_string();
+        match fs::read_to_string(&path) {
+            Ok(text) => parse(&source, &text).map(Some),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::other(source, error)),
+        }
+    }
+
+    /// Ends the run: writes what accompanies it, then the result, then removes the checkpoint.
+    ///
+    /// # Errors
+    /// If the disk refuses.
+    pub fn finish(&self, record: &RunRecord, timing: &Accompanying) -> Result<()> {
+        self.keep_time(timing)?;
+        write_atomically(&self.file("result.json"), record.to_json()?.as_bytes())?;
+        match fs::remove_file(self.checkpoint_path()) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::other(self.checkpoint_path().display().to_string(), error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes the time spent so far.
+    ///
+    /// # Errors
+    /// If the disk refuses.
+    pub fn keep_time(&self, timing: &Accompanying) -> Result<()> {
+        write_atomically(&self.file("timing.json"), timing.to_json()?.as_bytes())
+    }
+
+    /// Where the checkpoint is.
+    pub fn checkpoint_path(&self) -> PathBuf {
+        self.file("checkpoint")
+    }
+
+    /// The checkpoint, if the run was interrupted.
+    ///
+    /// # Errors
+    /// If there is one that is damaged.
+    pub fn checkpoint(&self) -> Result<Option<Checkpoint>> {
+        let path = self.checkpoint_path();
+        if path.exists() { Checkpoint::load(&path).map(Some) } else { Ok(None) }
+    }
+}

@@ -1,0 +1,530 @@
+use std::time::{Duration, Instant};
+
+use everburn_core::{
+    Batch, ClassId, Ctx, Error, Event, Footprint, Images, Key, Learner, Result, SeenClasses, Source,
+    Stage, Step, TaskId,
+};
+use everburn_eval::{AccountedMemory, Evaluation, History, Moment, Period};
+use everburn_stream::{EvalPoints, EvalSchedule, Manifest};
+use serde::{Deserialize, Serialize};
+
+use crate::Checkpoint;
+use crate::plan::{Plan, batches, segments, task_info};
+
+/// Images with their classes.
+#[derive(Clone, Copy, Debug)]
+pub struct Labelled<'a> {
+    /// The images.
+    pub images: &'a Images,
+    /// The class of each.
+    pub labels: &'a [ClassId],
+}
+
+/// What a run is about: a stream over training samples, and the test samples that judge it.
+#[derive(Clone, Copy, Debug)]
+pub struct Material<'a> {
+    /// The order of the training samples.
+    pub manifest: &'a Manifest,
+    /// The training samples.
+    pub train: Labelled<'a>,
+    /// The test samples, which no learner ever gets with their labels.
+    pub test: Labelled<'a>,
+}
+
+/// What decides a run besides its material and its learner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    /// The seed of order, augmentation, initial weights and whatever else is random.
+    pub seed: u64,
+    /// When a single-pass stream is interrupted for an evaluation.
+    pub eval: EvalPoints,
+    /// Test images per prediction.
+    pub eval_batch: usize,
+}
+
+impl Settings {
+    /// 50 evaluations per stream, 256 images per prediction.
+    pub fn new(seed: u64) -> Self {
+        Self {
+            seed,
+            eval: EvalPoints::default(),
+            eval_batch: 256,
+        }
+    }
+
+    /// The root of the run's randomness.
+    pub fn key(&self) -> Key {
+        Key::from_seed(self.seed)
+    }
+}
+
+/// What comes next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Phase {
+    TaskBegin,
+    StageBegin,
+    Steps,
+    StageEnd,
+    TaskEnd,
+    Done,
+}
+
+/// Where a run stands: together with the learner's state all that a resume needs.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Cursor {
+    segment: usize,
+    phase: Phase,
+    stages: Vec<Stage>,
+    stage: usize,
+    /// The next step within the stage, over all its epochs.
+    step: usize,
+    /// Steps done in all stages.
+    steps: u64,
+    /// Samples of the stream that have passed.
+    passed: u64,
+    exposed: SeenClasses,
+    schedule: Option<EvalSchedule>,
+    evaluations: Vec<Evaluation>,
+    peak: Footprint,
+    /// Sum and number of the losses of the current stage.
+    losses: (f64, u64),
+}
+
+/// How far a run has come.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Progress {
+    /// Steps done.
+    pub steps: u64,
+    /// Steps in all.
+    pub of: u64,
+    /// Mean loss of the current stage, if it has one.
+    pub loss: Option<f64>,
+    /// The accuracy of the last evaluation, as a fraction.
+    pub accuracy: Option<f64>,
+}
+
+/// What a run ends in.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// All evaluations.
+    pub history: History,
+    /// What the learner held, at most and at the end.
+    pub memory: AccountedMemory,
+    /// Samples fed, each counted as often as it was fed.
+    pub samples_fed: u64,
+}
+
+/// Drives one learner over one stream.
+pub struct Runner<'a> {
+    material: Material<'a>,
+    settings: Settings,
+    learner: Box<dyn Learner>,
+    plan: Plan,
+    segments: Vec<Option<TaskId>>,
+    cursor: Cursor,
+    /// The batches of the epoch that is under way, rebuilt after a resume.
+    epoch: Option<(usize, Vec<Vec<u32>>)>,
+    train_time: Duration,
+    eval_time: Duration,
+}
+
+impl<'a> Runner<'a> {
+    /// A run that has not begun.
+    ///
+    /// # Errors
+    /// If the manifest does not fit the data, or the stream cannot give what the learner needs.
+    pub fn new(
+        material: Material<'a>,
+        settings: Settings,
+        learner: Box<dyn Learner>,
+    ) -> Result<Self> {
+        material.manifest.validate(material.train.labels)?;
+        for (what, split) in [("training", material.train), ("test", material.test)] {
+            if split.images.len() != split.labels.len() {
+                let what = format!("labels of the {what} images");
+                return Err(Error::input(what, split.labels.len(), split.images.len()));
+            }
+        }
+        if settings.eval_batch == 0 {
+            return Err(Error::config("eval_batch", 0, "a whole number of at least 1"));
+        }
+        let manifest = material.manifest;
+        let plan = Plan::new(learner.as_ref(), manifest, material.train.labels)?;
+        let schedule = if manifest.online && !learner.spec().offline {
+            Some(settings.eval.schedule(manifest.len() as u64)?)
+        } else {
+            None
+        };
+        let cursor = Cursor {
+            segment: 0,
+            phase: Phase::TaskBegin,
+            stages: Vec::new(),
+            stage: 0,
+            step: 0,
+            steps: 0,
+            passed: 0,
+            exposed: SeenClasses::default(),
+            schedule,
+            evaluations: Vec::new(),
+            peak: Footprint::default(),
+            losses: (0.0, 0),
+        };
+        Ok(Self {
+            segments: segments(manifest),
+            material,
+            settings,
+            learner,
+            plan,
+            cursor,
+            epoch: None,
+            train_time: Duration::ZERO,
+            eval_time: Duration::ZERO,
+        })
+    }
+
+    /// A run that goes on from a checkpoint. `learner` is built anew, with the same settings.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), or if the checkpoint belongs to another run.
+    pub fn resume(
+        material: Material<'a>,
+        settings: Settings,
+        learner: Box<dyn Learner>,
+        checkpoint: &Checkpoint,
+    ) -> Result<Self> {
+        let mut runner = Self::new(material, settings, learner)?;
+        let cursor: Cursor = checkpoint.cursor()?;
+        if cursor.segment > runner.segments.len() || cursor.stage > cursor.stages.len() {
+            let expected = format!("at most {} segments", runner.segments.len());
+            return Err(Error::state("cursor", cursor.segment, expected));
+        }
+        runner.learner.restore(checkpoint.learner())?;
+        runner.cursor = cursor;
+        Ok(runner)
+    }
+
+    /// Everything needed to go on from here.
+    ///
+    /// # Errors
+    /// If the learner's state cannot be read back from its device.
+    pub fn checkpoint(&self) -> Result<Checkpoint> {
+        Checkpoint::new(&self.cursor, self.learner.save()?)
+    }
+
+    /// What will be fed.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// The learner.
+    pub fn learner(&self) -> &dyn Learner {
+        self.learner.as_ref()
+    }
+
+    /// Gives the learner back.
+    pub fn into_learner(self) -> Box<dyn Learner> {
+        self.learner
+    }
+
+    /// How far the run has come.
+    pub fn progress(&self) -> Progress {
+        let (sum, count) = self.cursor.losses;
+        Progress {
+            steps: self.cursor.steps,
+            of: self.plan.steps() as u64,
+            loss: (count > 0).then(|| sum / count as f64),
+            accuracy: self.cursor.evaluations.last().and_then(Evaluation::accuracy),
+        }
+    }
+
+    /// Time spent in learning and in evaluating since this runner was made.
+    pub fn times(&self) -> [Duration; 2] {
+        [self.train_time, self.eval_time]
+    }
+
+    /// Goes on by one step, event or evaluation. False when there is nothing left to do.
+    ///
+    /// # Errors
+    /// If the learner fails.
+    pub fn advance(&mut self) -> Result<bool> {
+        match self.cursor.phase {
+            Phase::TaskBegin => self.begin_task()?,
+            Phase::StageBegin => self.begin_stage()?,
+            Phase::Steps => self.step()?,
+            Phase::StageEnd => self.end_stage()?,
+            Phase::TaskEnd => self.end_task()?,
+            Phase::Done => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Goes on to the end.
+    ///
+    /// # Errors
+    /// If the learner fails.
+    pub fn run(mut self) -> Result<Outcome> {
+        while self.advance()? {}
+        self.outcome()
+    }
+
+    /// What the run ended in.
+    ///
+    /// # Errors
+    /// If it has not ended.
+    pub fn outcome(&self) -> Result<Outcome> {
+        if self.cursor.phase != Phase::Done {
+            return Err(Error::unsupported("the outcome of a run", "it has not ended yet"));
+        }
+        let manifest = self.material.manifest;
+        let period = match self.settings.eval {
+            // The name of a count is the number of evaluations that were really made.
+            EvalPoints::Count(_) => None,
+            EvalPoints::Period(samples) => Some(Period::Samples(samples)),
+        };
+        Ok(Outcome {
+            history: History {
+                task_classes: manifest.tasks.iter().map(|task| task.classes.clone()).collect(),
+                disjoint: !manifest.online,
+                period: period.filter(|_| self.cursor.schedule.is_some()),
+                evaluations: self.cursor.evaluations.clone(),
+            },
+            memory: AccountedMemory {
+                peak: self.cursor.peak.clone(),
+                last: self.learner.footprint(),
+            },
+            samples_fed: self.plan.samples() as u64,
+        })
+    }
+
+    fn task(&self) -> Option<TaskId> {
+        self.segments.get(self.cursor.segment).copied().flatten()
+    }
+
+    fn place(&self, purpose: &str) -> Key {
+        let key = self.settings.key().child(purpose).at(self.cursor.segment as u64);
+        key.at(self.cursor.stage as u64)
+    }
+
+    fn event(&mut self, name: &str, event: &Event) -> Result<()> {
+        let began = Instant::now();
+        let cx = Ctx::new(self.place("event").child(name));
+        self.learner.on(event, &cx)?;
+        self.train_time += began.elapsed();
+        Ok(())
+    }
+
+    fn begin_task(&mut self) -> Result<()> {
+        if self.cursor.segment >= self.segments.len() {
+            self.cursor.phase = Phase::Done;
+            return Ok(());
+        }
+        let info = task_info(self.material.manifest, self.task());
+        self.cursor.stage = 0;
+        if let Some(info) = &info {
+            self.event("task begin", &Event::TaskBegin(info.clone()))?;
+        }
+        self.cursor.stages = self.learner.stages(info.as_ref());
+        self.cursor.phase = Phase::StageBegin;
+        Ok(())
+    }
+
+    fn begin_stage(&mut self) -> Result<()> {
+        let Some(stage) = self.cursor.stages.get(self.cursor.stage).cloned() else {
+            self.cursor.phase = Phase::TaskEnd;
+            return Ok(());
+        };
+        self.event("stage begin", &Event::StageBegin(stage))?;
+        self.cursor.step = 0;
+        self.cursor.losses = (0.0, 0);
+        self.cursor.phase = Phase::Steps;
+        Ok(())
+    }
+
+    fn end_stage(&mut self) -> Result<()> {
+        if let Some(stage) = self.cursor.stages.get(self.cursor.stage).cloned() {
+            self.event("stage end", &Event::StageEnd(stage))?;
+        }
+        self.cursor.stage += 1;
+        self.cursor.phase = Phase::StageBegin;
+        Ok(())
+    }
+
+    fn end_task(&mut self) -> Result<()> {
+        let (manifest, task) = (self.material.manifest, self.task());
+        if let Some(info) = task_info(manifest, task) {
+            self.event("task end", &Event::TaskEnd(info))?;
+        }
+        if !manifest.online {
+            // On a single-pass stream the steps count what has passed.
+            let passed = task.and_then(|task| manifest.task(task)).map(|task| &task.indices);
+            for index in passed.into_iter().flatten() {
+                self.expose(*index)?;
+            }
+        } else if self.learner.spec().offline && task.is_none_or(|task| self.is_last(task)) {
+            for index in manifest.indices() {
+                self.expose(index)?;
+            }
+        }
+        // Without borders the tasks' ends lie within the segment and have been evaluated there,
+        // unless the learner has only now begun to know anything.
+        if task.is_some() || self.learner.spec().offline {
+            let last = TaskId(manifest.tasks.len().saturating_sub(1) as u32);
+            let ended = task.unwrap_or(last);
+            if !(manifest.online && self.learner.spec().offline) || ended == last {
+                self.evaluate(false, Some(ended))?;
+            }
+        }
+        self.note_footprint();
+        self.cursor.segment += 1;
+        self.cursor.stage = 0;
+        self.cursor.phase = Phase::TaskBegin;
+        Ok(())
+    }
+
+    fn is_last(&self, task: TaskId) -> bool {
+        task.0 as usize + 1 == self.material.manifest.tasks.len()
+    }
+
+    fn expose(&mut self, index: u32) -> Result<()> {
+        let labels = self.material.train.labels;
+        let label = labels
+            .get(index as usize)
+            .ok_or_else(|| Error::input("sample index", index, format!("less than {}", labels.len())))?;
+        self.cursor.exposed.insert(*label);
+        self.cursor.passed += 1;
+        Ok(())
+    }
+
+    /// The batches of an epoch, from memory or made anew.
+    fn epoch_batches(&mut self, stage: &Stage, epoch: usize) -> &[Vec<u32>] {
+        if self.epoch.as_ref().is_none_or(|(kept, _)| *kept != epoch) {
+            let key = self.place("order").at(epoch as u64);
+            let labels = self.material.train.labels;
+            let task = self.task();
+            let batches = batches(self.material.manifest, labels, task, stage, |n| key.permutation(n));
+            self.epoch = Some((epoch, batches));
+        }
+        self.epoch.as_ref().map_or(&[], |(_, batches)| batches)
+    }
+
+    fn step(&mut self) -> Result<()> {
+        let Some(stage) = self.cursor.stages.get(self.cursor.stage).cloned() else {
+            self.cursor.phase = Phase::TaskEnd;
+            return Ok(());
+        };
+        if self.cursor.step == 0 {
+            self.epoch = None;
+        }
+        let per_epoch = match &self.epoch {
+            Some((_, batches)) => batches.len(),
+            None => self.epoch_batches(&stage, 0).len(),
+        };
+        if per_epoch == 0 || self.cursor.step >= per_epoch * stage.epochs {
+            self.epoch = None;
+            self.cursor.phase = Phase::StageEnd;
+            return Ok(());
+        }
+        let epoch = self.cursor.step / per_epoch;
+        let at = self.cursor.step % per_epoch;
+        let indices = self.epoch_batches(&stage, epoch).get(at).cloned().unwrap_or_default();
+        self.observe(&stage, &indices, epoch, per_epoch)?;
+        self.cursor.step += 1;
+        self.cursor.steps += 1;
+        if stage.source == Source::Stream && self.material.manifest.online {
+            self.passed(&indices)?;
+        }
+        Ok(())
+    }
+
+    fn observe(
+        &mut self,
+        stage: &Stage,
+        indices: &[u32],
+        epoch: usize,
+        per_epoch: usize,
+    ) -> Result<()> {
+        let train = self.material.train;
+        let chosen: Vec<usize> = indices.iter().map(|index| *index as usize).collect();
+        let labels = chosen.iter().filter_map(|index| train.labels.get(*index).copied()).collect();
+        let batch = Batch::new(train.images.select(&chosen)?, labels, stage.view)?;
+        let step = Step {
+            task: self.task(),
+            stage: self.cursor.stage,
+            epoch,
+            epochs: stage.epochs,
+            index: self.cursor.step,
+            steps: per_epoch * stage.epochs,
+        };
+        let cx = Ctx::new(self.place("step").at(self.cursor.step as u64));
+        let began = Instant::now();
+        let log = self.learner.observe(&batch, &step, &cx)?;
+        self.train_time += began.elapsed();
+        if let Some(loss) = log.loss {
+            self.cursor.losses.0 += f64::from(loss);
+            self.cursor.losses.1 += 1;
+        }
+        Ok(())
+    }
+
+    /// After a batch of a single-pass stream: evaluates where the schedule or the end of a task has
+    /// come. The learner notices neither.
+    fn passed(&mut self, indices: &[u32]) -> Result<()> {
+        for index in indices {
+            self.expose(*index)?;
+        }
+        let passed = self.cursor.passed;
+        let periodic = self.cursor.schedule.as_mut().is_some_and(|schedule| schedule.due(passed));
+        let manifest = self.material.manifest;
+        let ended = if manifest.borders {
+            None // evaluated after the event
+        } else {
+            let starts = manifest.starts();
+            let ends = manifest.tasks.iter().zip(&starts);
+            let mut ends = ends.map(|(task, start)| (start + task.indices.len()) as u64);
+            ends.position(|end| end == passed).map(|task| TaskId(task as u32))
+        };
+        if periodic || ended.is_some() {
+            self.evaluate(periodic, ended)?;
+            self.note_footprint();
+        }
+        Ok(())
+    }
+
+    fn evaluate(&mut self, periodic: bool, task_end: Option<TaskId>) -> Result<()> {
+        let began = Instant::now();
+        let test = self.material.test;
+        let exposed = &self.cursor.exposed;
+        let known = |index: &usize| exposed.index(test.labels[*index]).is_some();
+        let chosen: Vec<usize> = (0..test.labels.len()).filter(known).collect();
+        let mut predicted = Vec::with_capacity(chosen.len());
+        for batch in chosen.chunks(self.settings.eval_batch) {
+            predicted.extend(self.learner.predict(&test.images.select(batch)?)?.predicted());
+        }
+        let labels: Vec<ClassId> = chosen.iter().map(|index| test.labels[*index]).collect();
+        let moment = Moment {
+            samples_seen: self.cursor.passed,
+            task_end,
+            periodic,
+        };
+        let exposed = self.cursor.exposed.as_slice();
+        let evaluation = Evaluation::from_predictions(moment, exposed, &labels, &predicted)?;
+        self.cursor.evaluations.push(evaluation);
+        self.eval_time += began.elapsed();
+        Ok(())
+    }
+
+    /// Taken at fixed places of the stream, so that a resumed run finds the same peak.
+    fn note_footprint(&mut self) {
+        let now = self.learner.footprint();
+        if now.total() > self.cursor.peak.total() {
+            self.cursor.peak = now;
+        }
+    }
+}
+
+impl<'a> Runner<'a> {
+    /// The manifest's stream.
+    pub fn manifest(&self) -> &'a Manifest {
+        self.material.manifest
+    }
+}

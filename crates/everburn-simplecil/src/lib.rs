@@ -1,0 +1,277 @@
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+//! Class means on a frozen backbone: SimpleCIL (Zhou et al., "Revisiting Class-Incremental Learning
+//! with Pre-Trained Models", IJCV 2024) with cosine similarity, and the nearest mean classifier NMC
+//! (Janson et al., "A Simple Baseline that Questions the Use of Pretrained-Models in Continual
+//! Learning", 2022) with Euclidean distance.
+//!
+//! Nothing is trained, so nothing is forgotten: the result after a set of classes is the same in
+//! whatever order and tasks they came.
+
+use everburn_backend::to_vec;
+use everburn_core::{
+    Array, Batch, Borders, Checker, ClassId, Ctx, Error, Event, Footprint, Images, Kind, Learner,
+    Order, Output, Result, SeenClasses, Source, Spec, Stage, State, Step, StepLog, TaskInfo, Values,
+    View,
+};
+use everburn_nn::Frozen;
+use serde::{Deserialize, Serialize};
+
+/// How near a feature is to a class mean.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Similarity {
+    /// SimpleCIL: (f/‖f‖)·(p/‖p‖), with ε = 1e-12 for the norms.
+    #[default]
+    Cosine,
+    /// NMC: −‖f − p‖.
+    Euclidean,
+}
+
+/// The hyper-parameters: there are hardly any.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SimpleCilConfig {
+    /// Cosine for SimpleCIL, Euclidean for NMC.
+    pub similarity: Similarity,
+    /// Images per forward pass; affects the speed alone. 128 in the official code.
+    pub batch: usize,
+}
+
+impl Default for SimpleCilConfig {
+    fn default() -> Self {
+        Self {
+            similarity: Similarity::Cosine,
+            batch: 128,
+        }
+    }
+}
+
+/// The arithmetic mean of each class's raw, un-normalised features, kept as sum and count in 64 bits.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ClassMeans {
+    seen: SeenClasses,
+    dim: usize,
+    counts: Vec<i64>,
+    /// `[classes, dim]`.
+    sums: Vec<f64>,
+}
+
+impl ClassMeans {
+    /// No class yet, for features of width `dim`.
+    pub fn new(dim: usize) -> Self {
+        Self {
+            dim,
+            ..Self::default()
+        }
+    }
+
+    /// The classes that have a mean.
+    pub fn seen(&self) -> &SeenClasses {
+        &self.seen
+    }
+
+    /// Takes in features `[samples, dim]`.
+    ///
+    /// # Errors
+    /// If there are not `dim` numbers for each label.
+    pub fn add(&mut self, features: &[f32], labels: &[ClassId]) -> Result<()> {
+        if features.len() != labels.len() * self.dim {
+            let expected = format!("{} × {}", labels.len(), self.dim);
+            return Err(Error::input("features", features.len(), expected));
+        }
+        for (feature, label) in features.chunks_exact(self.dim.max(1)).zip(labels) {
+            let row = self.seen.insert(*label);
+            if row == self.counts.len() {
+                self.counts.push(0);
+                self.sums.resize(self.sums.len() + self.dim, 0.0);
+            }
+            self.counts[row] += 1;
+            let sums = &mut self.sums[row * self.dim..(row + 1) * self.dim];
+            for (sum, value) in sums.iter_mut().zip(feature) {
+                *sum += f64::from(*value);
+            }
+        }
+        Ok(())
+    }
+
+    /// The means, `[classes, dim]`.
+    pub fn means(&self) -> Vec<f64> {
+        let rows = self.sums.chunks_exact(self.dim.max(1)).zip(&self.counts);
+        rows.flat_map(|(row, count)| row.iter().map(|sum| sum / *count as f64)).collect()
+    }
+
+    /// Similarities of features `[samples, dim]` to the means, `[samples, classes]`.
+    pub fn scores(&self, features: &[f32], similarity: Similarity) -> Vec<f32> {
+        let dim = self.dim.max(1);
+        let mut means = self.means();
+        if similarity == Similarity::Cosine {
+            means.chunks_exact_mut(dim).for_each(normalise);
+        }
+        let mut scores = Vec::with_capacity(features.len() / dim * self.counts.len());
+        for feature in features.chunks_exact(dim) {
+            let mut feature: Vec<f64> = feature.iter().map(|x| f64::from(*x)).collect();
+            if similarity == Similarity::Cosine {
+                normalise(&mut feature);
+            }
+            scores.extend(means.chunks_exact(dim).map(|mean| {
+                let pairs = feature.iter().zip(mean);
+                let score = match similarity {
+                    Similarity::Cosine => pairs.map(|(f, p)| f * p).sum(),
+                    Similarity::Euclidean => {
+                        -pairs.map(|(f, p)| (f - p).powi(2)).sum::<f64>().sqrt()
+                    }
+                };
+                score as f32
+            }));
+        }
+        scores
+    }
+
+    /// Bytes of sums and counts.
+    pub fn bytes(&self) -> u64 {
+        8 * (self.sums.len() + self.counts.len()) as u64
+    }
+
+    fn save(&self) -> Result<State> {
+        let mut state = State::default();
+        state.put_value("seen", &self.seen)?;
+        state.put("counts", Array::i64([self.counts.len()], self.counts.clone()));
+        let sums = Array {
+            shape: vec![self.counts.len(), self.dim],
+            values: Values::F64(self.sums.clone()),
+        };
+        state.put("sums", sums);
+        Ok(state)
+    }
+
+    fn restored(&self, state: &State) -> Result<Self> {
+        let seen: SeenClasses = state.value("seen")?;
+        let counts = state.i64("counts")?.to_vec();
+        let array = state.array("sums")?;
+        let expected = [seen.len(), self.dim];
+        match &array.values {
+            Values::F64(sums)
+                if array.shape == expected
+                    && sums.len() == seen.len() * self.dim
+                    && counts.len() == seen.len() =>
+            {
+                let (dim, sums) = (self.dim, sums.clone());
+                Ok(Self {
+                    seen,
+                    dim,
+                    counts,
+                    sums,
+                })
+            }
+            _ => Err(Error::state("sums", format!("{:?}", array.shape), format!("{expected:?}"))),
+        }
+    }
+}
+
+fn normalise(vector: &mut [f64]) {
+    let norm = vector.iter().map(|x| x * x).sum::<f64>().sqrt().max(1e-12);
+    vector.iter_mut().for_each(|x| *x /= norm);
+}
+
+/// SimpleCIL and NMC.
+pub struct SimpleCil {
+    config: SimpleCilConfig,
+    frozen: Frozen,
+    means: ClassMeans,
+}
+
+impl SimpleCil {
+    /// A learner that has seen nothing.
+    ///
+    /// # Errors
+    /// If a setting is wrong.
+    pub fn new(config: SimpleCilConfig, frozen: Frozen) -> Result<Self> {
+        Checker::new("simplecil").positive("batch", config.batch)?;
+        let means = ClassMeans::new(frozen.backbone().dim());
+        Ok(Self {
+            config,
+            frozen,
+            means,
+        })
+    }
+
+    /// The class means.
+    pub fn means(&self) -> &ClassMeans {
+        &self.means
+    }
+}
+
+impl Learner for SimpleCil {
+    fn spec(&self) -> Spec {
+        let method = match self.config.similarity {
+            Similarity::Cosine => "simplecil",
+            Similarity::Euclidean => "nmc",
+        };
+        Spec {
+            method: method.to_owned(),
+            borders: Borders::NotNeeded,
+            offline: false,
+        }
+    }
+
+    fn stages(&self, task: Option<&TaskInfo>) -> Vec<Stage> {
+        let online = task.is_none_or(|task| task.single_pass);
+        vec![Stage {
+            name: "prototypes".to_owned(),
+            source: if online { Source::Stream } else { Source::Task },
+            epochs: 1,
+            batch: self.config.batch,
+            view: View::Test,
+            order: Order::Stream,
+            drop_last: false,
+        }]
+    }
+
+    fn on(&mut self, _event: &Event, _cx: &Ctx) -> Result<()> {
+        Ok(())
+    }
+
+    fn observe(&mut self, batch: &Batch, _step: &Step, _cx: &Ctx) -> Result<StepLog> {
+        let features = to_vec(&self.frozen.features(&batch.images)?)?;
+        self.means.add(&features, &batch.labels)?;
+        Ok(StepLog::default())
+    }
+
+    fn predict(&self, images: &Images) -> Result<Output> {
+        let features = to_vec(&self.frozen.features(images)?)?;
+        let scores = self.means.scores(&features, self.config.similarity);
+        Output::new(self.means.seen.as_slice().to_vec(), scores)
+    }
+
+    fn footprint(&self) -> Footprint {
+        let backbone = self.frozen.backbone();
+        let mut footprint = Footprint {
+            macs_per_image: backbone.macs() + (self.means.counts.len() * backbone.dim()) as u64,
+            ..Footprint::default()
+        };
+        footprint.add(Kind::Frozen, "backbone", backbone.bytes());
+        footprint.add(Kind::Statistics, "class means", self.means.bytes());
+        footprint
+    }
+
+    fn save(&self) -> Result<State> {
+        let mut state = self.means.save()?;
+        state.put_value("weights", self.frozen.backbone().weights_hash())?;
+        Ok(state)
+    }
+
+    fn restore(&mut self, state: &State) -> Result<()> {
+        let weights: String = state.value("weights")?;
+        let expected = self.frozen.backbone().weights_hash();
+        if weights != expected {
+            return Err(Error::state("weights", weights, expected));
+        }
+        self.means = self.means.restored(state)?;
+        Ok(())
+    }
+}
+
+#[doc = include_str!("../README.md")]
+#[cfg(doctest)]
+struct Readme;
