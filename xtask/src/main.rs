@@ -1,2 +1,66 @@
-//! TODO
-fn main() {}
+//! `cargo xtask`: the command line of everburn. The only part that talks to the terminal.
+
+mod bench;
+mod cli;
+mod code;
+mod commands;
+mod estimate;
+mod job;
+mod suite;
+
+use clap::Parser;
+use everburn::core::Error;
+
+use crate::cli::{Cli, Command};
+
+fn main() {
+    let cli = Cli::parse();
+    let done = match cli.command {
+        Command::Bench(options) => bench::bench(*options),
+        Command::Devices => commands::devices(),
+        Command::Data(command) => commands::data(command),
+        Command::Stream(command) => commands::stream(command),
+        Command::Method(command) => commands::method(command),
+    };
+    match done {
+        Ok(()) => {}
+        // A reader that closes the pipe early (`| head`) has seen enough.
+        Err(error) if is_broken_pipe(&error) => {}
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            std::process::exit(exit_code(&error));
+        }
+    }
+}
+
+/// Something wrong on the command line or in a suite file.
+#[derive(Debug)]
+struct Usage(String);
+
+impl std::fmt::Display for Usage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Usage {}
+
+/// 2 for what is wrong on the command line, 130 after Ctrl-C, 1 for the rest.
+fn exit_code(error: &anyhow::Error) -> i32 {
+    if error.downcast_ref::<bench::Interrupted>().is_some() {
+        return 130;
+    }
+    if error.downcast_ref::<Usage>().is_some() {
+        return 2;
+    }
+    match error.downcast_ref::<Error>() {
+        Some(Error::Config { .. } | Error::Unknown { .. }) => 2,
+        _ => 1,
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<std::io::Error>()
+        .is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+}

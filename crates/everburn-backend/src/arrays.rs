@@ -24,11 +24,7 @@ pub fn to_array<const D: usize>(tensor: &Tensor<D>) -> Result<Array> {
 ///
 /// # Errors
 /// If the array is of another type or shape.
-pub fn from_array<const D: usize>(
-    name: &str,
-    array: &Array,
-    device: &Device,
-) -> Result<Tensor<D>> {
+pub fn from_array<const D: usize>(name: &str, array: &Array, device: &Device) -> Result<Tensor<D>> {
     let count: usize = array.shape.iter().product();
     match &array.values {
         Values::F32(values) if array.shape.len() == D && count == values.len() => {
@@ -47,10 +43,6 @@ pub fn from_array<const D: usize>(
 ///
 /// # Errors
 /// If it is missing, or of another type or shape.
-pub fn from_state<const D: usize>(
-    state: &State,
-    name: &str,
-    device: &Device,
-) -> Result<Tensor<D>> {
+pub fn from_state<const D: usize>(state: &State, name: &str, device: &Device) -> Result<Tensor<D>> {
     from_array(name, state.array(name)?, device)
 }

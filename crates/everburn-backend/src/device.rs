@@ -89,7 +89,13 @@ impl FromStr for DeviceChoice {
             Some(index) if numbered => Some(index.parse().map_err(|_| {
                 Error::config("device", text, format!("{name} or {name}:0, {name}:1, …"))
             })?),
-            Some(_) => return Err(Error::config("device", text, format!("{name}, without a number"))),
+            Some(_) => {
+                return Err(Error::config(
+                    "device",
+                    text,
+                    format!("{name}, without a number"),
+                ));
+            }
         };
         Ok(Self { kind, index })
     }
@@ -136,7 +142,9 @@ fn missing(choice: DeviceChoice, found: usize) -> Error {
 fn open_wgpu(choice: DeviceChoice) -> Result<Device> {
     let adapters = Device::enumerate(burn::tensor::DeviceType::Wgpu).into_vec();
     match choice.index {
-        Some(index) => (adapters.get(index).cloned()).ok_or_else(|| missing(choice, adapters.len())),
+        Some(index) => {
+            (adapters.get(index).cloned()).ok_or_else(|| missing(choice, adapters.len()))
+        }
         None if adapters.is_empty() => Err(Error::unsupported(
             "device `wgpu`",
             "no Vulkan, Metal or DX12 adapter on this machine (on Linux: install a Vulkan driver, \

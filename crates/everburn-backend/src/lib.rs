@@ -25,6 +25,8 @@ mod params;
 pub mod random;
 mod schedule;
 
+pub use burn::tensor::Device;
+
 pub use arrays::{from_array, from_state, to_array, to_vec};
 pub use device::{DeviceChoice, DeviceInfo, DeviceKind, devices};
 pub use optimiser::{AdamSettings, Group, Optimiser, Rule, SgdSettings};

@@ -11,8 +11,8 @@ use burn::tensor::{Device, Tensor, TensorData};
 use everburn_core::{Array, Checker, Error, Kind, Memory, Result, State};
 use serde::{Deserialize, Serialize};
 
-use crate::params::follow_path;
 use crate::Grads;
+use crate::params::follow_path;
 
 /// An update rule with PyTorch's meaning and defaults.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -157,8 +157,12 @@ impl Moments {
     }
 
     fn time(sink: &StateSink) -> u64 {
-        let time = sink.scalars.iter().find(|(name, _)| name == "momentum.time");
-        time.and_then(|(_, scalar)| u64::try_from(*scalar).ok()).unwrap_or(0)
+        let time = sink
+            .scalars
+            .iter()
+            .find(|(name, _)| name == "momentum.time");
+        time.and_then(|(_, scalar)| u64::try_from(*scalar).ok())
+            .unwrap_or(0)
     }
 }
 
@@ -183,7 +187,12 @@ impl Optimiser {
         let check = Checker::new("optimiser");
         for group in &groups {
             check.within("rate", group.rate, 0.0..f64::INFINITY, "0 or more")?;
-            check.within("weight_decay", group.weight_decay, 0.0..f64::INFINITY, "0 or more")?;
+            check.within(
+                "weight_decay",
+                group.weight_decay,
+                0.0..f64::INFINITY,
+                "0 or more",
+            )?;
         }
         Ok(Self {
             rule,
@@ -256,7 +265,10 @@ impl Optimiser {
             return Ok(moments);
         }
         let sink = moments.flatten();
-        let lengths_agree = sink.tensors.iter().all(|(_, data)| data.num_elements() == len);
+        let lengths_agree = sink
+            .tensors
+            .iter()
+            .all(|(_, data)| data.num_elements() == len);
         if lengths_agree {
             return Ok(moments);
         }
@@ -274,7 +286,13 @@ impl Optimiser {
     /// Bytes of the moments.
     pub fn memory(&self) -> Memory {
         let values: usize = (self.moments.values())
-            .map(|m| m.flatten().tensors.iter().map(|(_, t)| t.num_elements()).sum::<usize>())
+            .map(|m| {
+                m.flatten()
+                    .tensors
+                    .iter()
+                    .map(|(_, t)| t.num_elements())
+                    .sum::<usize>()
+            })
             .sum();
         Memory {
             kind: Kind::Optimiser,
@@ -299,7 +317,10 @@ impl Optimiser {
             }
         }
         state.put_value("steps", times)?;
-        state.put_value("rates", self.groups.iter().map(|g| g.rate).collect::<Vec<_>>())?;
+        state.put_value(
+            "rates",
+            self.groups.iter().map(|g| g.rate).collect::<Vec<_>>(),
+        )?;
         Ok(state)
     }
 
@@ -321,8 +342,9 @@ impl Optimiser {
                 let (_, values) = state.f32::<1>(name)?;
                 tensors.push((name[prefix.len()..].to_owned(), values.to_vec()));
             }
-            let one = Moments::unflatten(self.rule, tensors, time, device)
-                .ok_or_else(|| Error::state(&path, "moments of another rule", format!("{:?}", self.rule)))?;
+            let one = Moments::unflatten(self.rule, tensors, time, device).ok_or_else(|| {
+                Error::state(&path, "moments of another rule", format!("{:?}", self.rule))
+            })?;
             moments.insert(path, one);
         }
         for (group, rate) in self.groups.iter_mut().zip(rates) {
@@ -415,7 +437,10 @@ impl ModuleMapper for Stepper<'_> {
             let value = tensor.without_autodiff();
             let Some(grad) = grad else { return value };
             let shape = value.dims();
-            match self.optimiser.update(&path, value.clone().reshape([-1]), grad) {
+            match self
+                .optimiser
+                .update(&path, value.clone().reshape([-1]), grad)
+            {
                 Ok(updated) => updated.reshape(shape),
                 Err(error) => {
                     self.error.get_or_insert(error);
@@ -478,9 +503,13 @@ mod tests {
         let device = DeviceChoice::CPU.open().unwrap();
         for rule in [Rule::sgd(0.9), Rule::adam()] {
             let mut optimiser = Optimiser::new(rule, vec![Group::all(0.01, 0.0)]).unwrap();
-            optimiser.step(net(2, &device), grads(2, 0, &device)).unwrap();
+            optimiser
+                .step(net(2, &device), grads(2, 0, &device))
+                .unwrap();
             let before = optimiser.save().unwrap();
-            optimiser.step(net(3, &device), grads(3, 1, &device)).unwrap();
+            optimiser
+                .step(net(3, &device), grads(3, 1, &device))
+                .unwrap();
             let after = optimiser.save().unwrap();
             for (name, array) in &before.arrays {
                 assert_eq!(array.shape, [4], "{name}");
@@ -495,7 +524,9 @@ mod tests {
         let groups = vec![Group::below("other", 0.5, 0.0)];
         let mut optimiser = Optimiser::new(Rule::sgd(0.0), groups).unwrap();
         let before = to_vec(&net(2, &device).weight.val()).unwrap();
-        let module = optimiser.step(net(2, &device), grads(2, 0, &device)).unwrap();
+        let module = optimiser
+            .step(net(2, &device), grads(2, 0, &device))
+            .unwrap();
         assert_eq!(to_vec(&module.weight.val()).unwrap(), before);
     }
 

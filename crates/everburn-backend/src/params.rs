@@ -74,7 +74,9 @@ pub fn params<M: Module>(module: &M) -> Vec<ParamInfo> {
 /// Bytes of a module's parameters, at 4 bytes each.
 pub fn param_bytes<M: Module>(module: &M) -> u64 {
     let sizes = params(module).into_iter();
-    4 * sizes.map(|p| p.shape.iter().product::<usize>() as u64).sum::<u64>()
+    4 * sizes
+        .map(|p| p.shape.iter().product::<usize>() as u64)
+        .sum::<u64>()
 }
 
 /// The parameters of a module as a state, by path.
@@ -220,7 +222,9 @@ impl Clipping {
     pub fn apply(&self, grads: &mut Grads) -> Result<f64> {
         let mut squares = 0.0;
         for grad in grads.values() {
-            squares += (to_vec(grad)?.iter()).map(|g| f64::from(*g).powi(2)).sum::<f64>();
+            squares += (to_vec(grad)?.iter())
+                .map(|g| f64::from(*g).powi(2))
+                .sum::<f64>();
         }
         let norm = squares.sqrt();
         let factor = self.max_norm / (norm + 1e-6);

@@ -48,7 +48,9 @@ fn trajectory(
         let w = to_vec(&module.w.val()).unwrap();
         let grad = gradient(step, &w);
         let grad = Tensor::from_data(TensorData::new(grad, [w.len()]), device);
-        module = optimiser.step(module, Grads::from([("w".to_owned(), grad)])).unwrap();
+        module = optimiser
+            .step(module, Grads::from([("w".to_owned(), grad)]))
+            .unwrap();
         points.extend(to_vec(&module.w.val()).unwrap());
     }
     points
@@ -64,7 +66,9 @@ fn update_rules() {
     for (choice, device) in test_devices() {
         let slack = slack(choice).forward;
         for (name, settings) in hyper["optimisers"].as_object().unwrap() {
-            let Some(rule) = optimiser(settings, &hyper) else { continue };
+            let Some(rule) = optimiser(settings, &hyper) else {
+                continue;
+            };
             let quadratic = |_: usize, w: &[f32]| -> Vec<f32> {
                 let row = |i: usize| (0..n).map(|j| a[i * n + j] * w[j]).sum::<f32>() - b[i];
                 (0..n).map(row).collect()
@@ -106,18 +110,43 @@ fn schedules() {
     let settings = &hyper["schedule"];
     let number = |key: &str| settings[key].as_f64().unwrap();
     let (base, period) = (number("lr"), number("t_max") as usize);
-    let (steps, min) = (number("warmup_steps") as usize, number("eta_min_of_cosine_min"));
+    let (steps, min) = (
+        number("warmup_steps") as usize,
+        number("eta_min_of_cosine_min"),
+    );
     let start_factor = hyper["warmup_start_factor"].as_f64().unwrap();
     let scale_min = hyper["lae_scale_min"].as_f64().unwrap();
     let milestones = settings["milestones"].as_array().unwrap();
-    let milestones = milestones.iter().map(|m| m.as_u64().unwrap() as usize).collect();
+    let milestones = milestones
+        .iter()
+        .map(|m| m.as_u64().unwrap() as usize)
+        .collect();
     let schedules = [
         ("constant", Schedule::Constant),
         ("cosine", Schedule::Cosine { min: 0.0 }),
         ("cosine_min", Schedule::Cosine { min }),
-        ("multistep", Schedule::MultiStep { milestones, gamma: number("gamma") }),
-        ("warmup_linear", Schedule::WarmUp { steps, start_factor }),
-        ("warmup_then_cosine", Schedule::WarmUpCosine { steps, start_factor, min: 0.0 }),
+        (
+            "multistep",
+            Schedule::MultiStep {
+                milestones,
+                gamma: number("gamma"),
+            },
+        ),
+        (
+            "warmup_linear",
+            Schedule::WarmUp {
+                steps,
+                start_factor,
+            },
+        ),
+        (
+            "warmup_then_cosine",
+            Schedule::WarmUpCosine {
+                steps,
+                start_factor,
+                min: 0.0,
+            },
+        ),
         ("lae_linear", Schedule::LaeLinear { scale_min }),
         ("lae_cosine", Schedule::LaeCosine { scale_min }),
         ("lae_cosine_pi", Schedule::LaeCosinePi { scale_min }),
@@ -126,7 +155,10 @@ fn schedules() {
         let expected = golden.f64(&format!("lr.{name}"));
         for (t, expected) in expected.iter().enumerate() {
             let found = schedule.rate(base, t, period);
-            assert!((found - expected).abs() < 1e-9, "{name}[{t}]: {found}, expected {expected}");
+            assert!(
+                (found - expected).abs() < 1e-9,
+                "{name}[{t}]: {found}, expected {expected}"
+            );
         }
     }
 }

@@ -146,7 +146,9 @@ fn train(
     let mut loss = None;
     for update in 0..trainee.updates() {
         let key = cx.key.child("update").at(update as u64);
-        let value = trainee.net.step(&batch.images, &batch.labels, batch.view, key)?;
+        let value = trainee
+            .net
+            .step(&batch.images, &batch.labels, batch.view, key)?;
         loss = Some(check_loss(method, value)?);
     }
     Ok(StepLog { loss })

@@ -87,11 +87,7 @@ impl Error {
     }
 
     /// Input that does not fit.
-    pub fn input(
-        what: impl Into<String>,
-        found: impl ToString,
-        expected: impl ToString,
-    ) -> Self {
+    pub fn input(what: impl Into<String>, found: impl ToString, expected: impl ToString) -> Self {
         Self::Input {
             what: what.into(),
             found: found.to_string(),
@@ -100,11 +96,7 @@ impl Error {
     }
 
     /// A saved state that does not fit.
-    pub fn state(
-        field: impl Into<String>,
-        found: impl ToString,
-        expected: impl ToString,
-    ) -> Self {
+    pub fn state(field: impl Into<String>, found: impl ToString, expected: impl ToString) -> Self {
         Self::State {
             field: field.into(),
             found: found.to_string(),

@@ -91,7 +91,10 @@ impl Reservoir {
 
     /// Bytes of images and labels, as [`save`](Self::save) writes them.
     pub fn bytes(&self) -> u64 {
-        let pixels = self.images.as_ref().map_or(0, |images| images.pixels().len());
+        let pixels = self
+            .images
+            .as_ref()
+            .map_or(0, |images| images.pixels().len());
         pixels as u64 + 8 * self.labels.len() as u64
     }
 
@@ -101,7 +104,11 @@ impl Reservoir {
     /// If there are not as many labels as images, or they have another size than those it holds.
     pub fn insert(&mut self, images: &Images, labels: &[ClassId], key: Key) -> Result<()> {
         if images.len() != labels.len() {
-            return Err(Error::input("labels of a batch", labels.len(), images.len()));
+            return Err(Error::input(
+                "labels of a batch",
+                labels.len(),
+                images.len(),
+            ));
         }
         let mut rng = key.rng();
         let slots = match self.rule {
@@ -112,7 +119,9 @@ impl Reservoir {
                 u * rng.random::<f64>()
             }),
         };
-        let held = self.images.get_or_insert_with(|| Images::empty(images.shape()));
+        let held = self
+            .images
+            .get_or_insert_with(|| Images::empty(images.shape()));
         for (item, slot) in slots.into_iter().enumerate() {
             match slot {
                 Some(slot) if slot < held.len() => {
@@ -171,25 +180,38 @@ impl Reservoir {
         if capacity != self.capacity {
             return Err(Error::state("capacity", capacity, self.capacity));
         }
-        let seen = state.value("seen")?;
+        let seen: u64 = state.value("seen")?;
         let (images, labels) = if state.arrays.contains_key("images") {
             let (shape, pixels) = state.u8("images")?;
-            let &[_, height, width, channels] = shape else {
+            let &[count, height, width, channels] = shape else {
                 return Err(Error::state("images", format!("{shape:?}"), "four sides"));
             };
             let images = Images::new(ImageShape::new(height, width, channels), pixels.to_vec())?;
+            if images.len() != count {
+                return Err(Error::state(
+                    "images",
+                    images.len(),
+                    format!("{count}, as its shape says"),
+                ));
+            }
             let label = |label: &i64| {
                 let class = u32::try_from(*label);
-                class.map(ClassId).map_err(|_| Error::state("labels", label, "a class number"))
+                class
+                    .map(ClassId)
+                    .map_err(|_| Error::state("labels", label, "a class number"))
             };
-            let labels = state.i64("labels")?.iter().map(label).collect::<Result<Vec<_>>>()?;
+            let labels = state
+                .i64("labels")?
+                .iter()
+                .map(label)
+                .collect::<Result<Vec<_>>>()?;
             (Some(images), labels)
         } else {
             (None, Vec::new())
         };
         let held = images.as_ref().map_or(0, Images::len);
-        if held != labels.len() || held > capacity {
-            let expected = format!("{held} labels, at most {capacity}");
+        if held != labels.len() || held > capacity || held as u64 > seen {
+            let expected = format!("{held} labels, at most {capacity} and the {seen} seen");
             return Err(Error::state("labels", labels.len(), expected));
         }
         (self.seen, self.images, self.labels) = (seen, images, labels);
@@ -203,7 +225,10 @@ mod tests {
 
     fn numbered(range: std::ops::Range<u8>) -> (Images, Vec<ClassId>) {
         let labels = range.clone().map(|i| ClassId(i.into())).collect();
-        (Images::new(ImageShape::new(1, 1, 1), range.collect()).unwrap(), labels)
+        (
+            Images::new(ImageShape::new(1, 1, 1), range.collect()).unwrap(),
+            labels,
+        )
     }
 
     /// Chi-square of how often each of 40 items ends up in a memory of 8.
@@ -222,7 +247,9 @@ mod tests {
             }
         }
         let expected = runs as f64 * capacity as f64 / f64::from(items);
-        kept.iter().map(|k| (*k as f64 - expected).powi(2) / expected).sum()
+        kept.iter()
+            .map(|k| (*k as f64 - expected).powi(2) / expected)
+            .sum()
     }
 
     #[test]
@@ -239,7 +266,9 @@ mod tests {
         let mut memory = Reservoir::new(7, ReservoirRule::Exact);
         for batch in 0..20 {
             let (images, labels) = numbered(batch * 10..batch * 10 + 10);
-            memory.insert(&images, &labels, Key::from_seed(batch.into())).unwrap();
+            memory
+                .insert(&images, &labels, Key::from_seed(batch.into()))
+                .unwrap();
             assert!(memory.len() <= 7 && memory.seen() == 10 * (u64::from(batch) + 1));
         }
         let (images, labels) = memory.draw(100, Key::from_seed(1)).unwrap().unwrap();
@@ -261,7 +290,11 @@ mod tests {
         let mut other = Reservoir::new(4, ReservoirRule::Exact);
         other.restore(&state).unwrap();
         assert_eq!(other, memory);
-        assert!(Reservoir::new(5, ReservoirRule::Exact).restore(&state).is_err());
+        assert!(
+            Reservoir::new(5, ReservoirRule::Exact)
+                .restore(&state)
+                .is_err()
+        );
     }
 
     #[test]

@@ -89,8 +89,19 @@ impl Array {
         }
     }
 
+    /// Whether the product of the sides is the number of values.
+    fn is_whole(&self) -> bool {
+        let sides = self.shape.iter();
+        sides.copied().try_fold(1, usize::checked_mul) == Some(self.values.len())
+    }
+
     fn describe(&self) -> String {
-        format!("{} {:?}", self.values.dtype(), self.shape)
+        format!(
+            "{} {:?} of {} values",
+            self.values.dtype(),
+            self.shape,
+            self.values.len()
+        )
     }
 }
 
@@ -150,9 +161,7 @@ impl State {
     pub fn f32<const D: usize>(&self, name: &str) -> Result<([usize; D], &[f32])> {
         let array = self.array(name)?;
         match (&array.values, <[usize; D]>::try_from(&array.shape[..])) {
-            (Values::F32(values), Ok(shape)) if shape.iter().product::<usize>() == values.len() => {
-                Ok((shape, values))
-            }
+            (Values::F32(values), Ok(shape)) if array.is_whole() => Ok((shape, values)),
             _ => Err(Error::state(
                 name,
                 array.describe(),
@@ -161,14 +170,14 @@ impl State {
         }
     }
 
-    /// The bytes of an array.
+    /// The bytes of an array, and its shape.
     ///
     /// # Errors
-    /// If it is missing or of another type.
+    /// If it is missing, of another type, or its shape does not agree with its length.
     pub fn u8(&self, name: &str) -> Result<(&[usize], &[u8])> {
         let array = self.array(name)?;
         match &array.values {
-            Values::U8(values) => Ok((&array.shape, values)),
+            Values::U8(values) if array.is_whole() => Ok((&array.shape, values)),
             _ => Err(Error::state(name, array.describe(), "u8")),
         }
     }
@@ -176,11 +185,11 @@ impl State {
     /// The integers of an array.
     ///
     /// # Errors
-    /// If it is missing or of another type.
+    /// If it is missing, of another type, or its shape does not agree with its length.
     pub fn i64(&self, name: &str) -> Result<&[i64]> {
         let array = self.array(name)?;
         match &array.values {
-            Values::I64(values) => Ok(values),
+            Values::I64(values) if array.is_whole() => Ok(values),
             _ => Err(Error::state(name, array.describe(), "i64")),
         }
     }

@@ -9,7 +9,7 @@ use everburn_core::{
     Batch, Borders, Checker, Ctx, Event, Footprint, Images, Key, Kind, Learner, Output, Reservoir,
     ReservoirRule, Result, Source, Spec, Stage, State, Step, StepLog, TaskInfo,
 };
-use everburn_nn::{Frozen, Recipe, Trainee, check_loss, cross_entropy};
+use everburn_nn::{Frozen, Recipe, Trainee, check_loss};
 use serde::{Deserialize, Serialize};
 
 /// How the losses of the stream and of the memory are combined.
@@ -43,7 +43,9 @@ pub struct ErConfig {
 }
 
 impl ErConfig {
-    /// RaptorMai's online setting: a memory of 1000, 10 + 10 images a step, separate losses.
+    /// RaptorMai's online setting: a memory of 1000, 10 + 10 images a step, separate losses. Two
+    /// things differ from that code: the memory is filled by the exact rule and not by its biased
+    /// one ([`ReservoirRule::Batched`]), and an incomplete last batch is learnt from.
     pub fn published() -> Self {
         Self {
             buffer: 1000,
@@ -87,28 +89,36 @@ impl Er {
         })
     }
 
+    /// What it remembers.
+    pub fn memory(&self) -> &Reservoir {
+        &self.memory
+    }
+
     /// One step on a batch (x, y) and a batch (x_m, y_m) drawn from the memory.
     fn update(&mut self, batch: &Batch, key: Key) -> Result<f32> {
-        let drawn = self.memory.draw(self.config.replay_batch, key.child("draw"))?;
+        let drawn = self
+            .memory
+            .draw(self.config.replay_batch, key.child("draw"))?;
         let Some((images, labels)) = drawn else {
             let key = key.child("stream");
-            return self.trainee.net.step(&batch.images, &batch.labels, batch.view, key);
+            return self
+                .trainee
+                .net
+                .step(&batch.images, &batch.labels, batch.view, key);
         };
         let net = &mut self.trainee.net;
         let mut live = net.live();
         let loss = match self.config.combine {
             Combine::Separate => {
-                let stream = live.logits(&batch.images, batch.view, key.child("stream"))?;
-                let memory = live.logits(&images, batch.view, key.child("memory"))?;
-                cross_entropy(stream, net.targets(&batch.labels)?)
-                    + cross_entropy(memory, net.targets(&labels)?)
+                let (stream, memory) = (key.child("stream"), key.child("memory"));
+                live.loss(&batch.images, &batch.labels, batch.view, stream)?
+                    + live.loss(&images, &labels, batch.view, memory)?
             }
             Combine::Concatenated => {
                 let mut both = batch.images.clone();
                 both.extend(&images)?;
                 let labels = [&batch.labels[..], &labels].concat();
-                let logits = live.logits(&both, batch.view, key.child("stream"))?;
-                cross_entropy(logits, net.targets(&labels)?)
+                live.loss(&both, &labels, batch.view, key.child("stream"))?
             }
         };
         let tape = live.into_tape();
@@ -145,7 +155,8 @@ impl Learner for Er {
         // A sample enters the memory once, however many epochs it is seen: else the memory would be
         // a sample of presentations and hold copies.
         if step.epoch == 0 {
-            self.memory.insert(&batch.images, &batch.labels, cx.key.child("reservoir"))?;
+            self.memory
+                .insert(&batch.images, &batch.labels, cx.key.child("reservoir"))?;
         }
         Ok(StepLog { loss })
     }
@@ -167,8 +178,11 @@ impl Learner for Er {
     }
 
     fn restore(&mut self, state: &State) -> Result<()> {
-        self.memory.restore(&state.below("memory"))?;
-        self.trainee.restore(state)
+        let mut memory = Reservoir::new(self.config.buffer, self.config.reservoir);
+        memory.restore(&state.below("memory"))?;
+        self.trainee.restore(state)?;
+        self.memory = memory;
+        Ok(())
     }
 }
 

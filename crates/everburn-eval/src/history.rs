@@ -95,14 +95,15 @@ impl History {
         self.evaluations.iter().find(ends)
     }
 
-    /// The evaluations at the ends of all tasks, or `None` if one is missing or there is no task.
+    /// The evaluations at the ends of all tasks that have samples (Si-Blurry draws tasks without), or
+    /// `None` if one is missing or there is no task.
     pub fn task_ends(&self) -> Option<Vec<&Evaluation>> {
-        if self.task_classes.is_empty() {
-            return None;
-        }
-        (0..self.task_classes.len())
-            .map(|task| self.task_end(TaskId(u32::try_from(task).ok()?)))
-            .collect()
+        let tasks = self.task_classes.iter().enumerate();
+        let ends: Vec<&Evaluation> = tasks
+            .filter(|(_, classes)| !classes.is_empty())
+            .map(|(task, _)| self.task_end(TaskId(u32::try_from(task).ok()?)))
+            .collect::<Option<_>>()?;
+        (!ends.is_empty()).then_some(ends)
     }
 
     /// The evaluation after the whole stream: at the end of the last task, or the last one of all

@@ -7,7 +7,7 @@
 use burn::tensor::{Tensor, TensorData};
 use everburn_core::{Checker, Key, Result, Rng};
 use rand::RngExt as _;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::resample::{Kernel, Window, resample_weights, stack_weights};
 
@@ -18,6 +18,7 @@ use crate::resample::{Kernel, Window, resample_weights, stack_weights};
 pub enum Crop {
     /// Not at all.
     #[default]
+    #[serde(deserialize_with = "nothing_more")]
     None,
     /// The image's own size, after padding every side with zeros (black).
     Padded {
@@ -35,6 +36,18 @@ pub enum Crop {
         ratio: f64,
     },
 }
+
+/// serde's `deny_unknown_fields` does not reach variants without fields: `{kind = "none", padding = 4}`
+/// would silently not pad.
+fn nothing_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(), D::Error> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Nothing {}
+    Nothing::deserialize(deserializer).map(|Nothing {}| ())
+}
+
+/// More would leave nothing of the largest image.
+const MAX_PADDING: usize = 1024;
 
 /// A policy of augmentation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -83,18 +96,30 @@ impl Augment {
     pub fn validate(&self) -> Result<()> {
         let check = Checker::new("augment");
         check.within("brightness", self.brightness, 0.0..=1.0, "from 0 to 1")?;
-        if let Crop::Resized {
-            min_area,
-            max_area,
-            ratio,
-        } = self.crop
-        {
-            check.within("crop.max_area", max_area, 0.0..=1.0, "from 0 to 1")?;
-            let expected = "above 0 and at most max_area";
-            check.within("crop.min_area", min_area, f64::MIN_POSITIVE..=max_area, expected)?;
-            check.within("crop.ratio", ratio, 1.0..f64::INFINITY, "1 or more")?;
+        match self.crop {
+            Crop::None => Ok(()),
+            Crop::Padded { padding } => check.within(
+                "crop.padding",
+                padding,
+                0..=MAX_PADDING,
+                "at most 1024 pixels",
+            ),
+            Crop::Resized {
+                min_area,
+                max_area,
+                ratio,
+            } => {
+                check.within("crop.max_area", max_area, 0.0..=1.0, "from 0 to 1")?;
+                let expected = "above 0 and at most max_area";
+                check.within(
+                    "crop.min_area",
+                    min_area,
+                    f64::MIN_POSITIVE..=max_area,
+                    expected,
+                )?;
+                check.within("crop.ratio", ratio, 1.0..f64::INFINITY, "1 or more")
+            }
         }
-        Ok(())
     }
 
     /// Augments images `[batch, channels, height, width]` with values in 0..=1.
@@ -106,8 +131,9 @@ impl Augment {
         let [batch, ..] = images.dims();
         let mut rng = key.child("brightness").rng();
         let reach = self.brightness as f32;
-        let factors: Vec<f32> =
-            (0..batch).map(|_| 1.0 - reach + 2.0 * reach * rng.random::<f32>()).collect();
+        let factors: Vec<f32> = (0..batch)
+            .map(|_| 1.0 - reach + 2.0 * reach * rng.random::<f32>())
+            .collect();
         let factors = TensorData::new(factors, [batch, 1, 1, 1]);
         (images.clone() * Tensor::from_data(factors, &images.device())).clamp(0.0, 1.0)
     }
@@ -207,15 +233,20 @@ fn resized_windows(
     }
     let shape = width as f64 / height as f64;
     let (h, w) = if shape < 1.0 / ratio {
-        (((width as f64 * ratio).round() as usize).clamp(1, height), width)
+        (
+            ((width as f64 * ratio).round() as usize).clamp(1, height),
+            width,
+        )
     } else if shape > ratio {
-        (height, ((height as f64 * ratio).round() as usize).clamp(1, width))
+        (
+            height,
+            ((height as f64 * ratio).round() as usize).clamp(1, width),
+        )
     } else {
         (height, width)
     };
     [window((height - h) / 2, h), window((width - w) / 2, w)]
 }
-
 
 #[cfg(test)]
 mod tests {
@@ -295,6 +326,13 @@ mod tests {
         assert!(bad(resized(0.0, 1.0, 1.3)).validate().is_err());
         assert!(bad(resized(0.5, 0.4, 1.3)).validate().is_err());
         assert!(bad(resized(0.5, 1.0, 0.5)).validate().is_err());
+        assert!(
+            bad(Crop::Padded {
+                padding: usize::MAX
+            })
+            .validate()
+            .is_err()
+        );
         assert!(Augment::pilot().validate().is_ok());
     }
 }

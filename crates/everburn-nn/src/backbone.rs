@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use everburn_backend::{from_array, param_bytes, save_params};
-use everburn_core::{Error, ImageKey, ImageShape, Images, Key, Result};
+use everburn_core::{Error, ImageKey, ImageShape, Images, Key, Result, State};
 use serde::{Deserialize, Serialize};
 
 use crate::layers::{BatchStatistics, Norm};
@@ -64,7 +64,11 @@ pub fn to_tensor(images: &Images, device: &Device) -> Result<Tensor<4>> {
         width,
         channels,
     } = images.shape();
-    let values: Vec<f32> = images.pixels().iter().map(|p| f32::from(*p) / 255.0).collect();
+    let values: Vec<f32> = images
+        .pixels()
+        .iter()
+        .map(|p| f32::from(*p) / 255.0)
+        .collect();
     let data = TensorData::new(values, [images.len(), height, width, channels]);
     Ok(Tensor::<4>::from_data(data, device).permute([0, 3, 1, 2]))
 }
@@ -156,9 +160,13 @@ impl Backbone {
         let hash = if image.is_none() {
             file.hash().to_owned()
         } else {
-            blake3::hash(format!("{} at {}", file.hash(), config.image).as_bytes()).to_hex().to_string()
+            blake3::hash(format!("{} at {}", file.hash(), config.image).as_bytes())
+                .to_hex()
+                .to_string()
         };
-        let normalise = normalise.or_else(|| read_normalise(&file)).unwrap_or(Normalise::HALF);
+        let normalise = normalise
+            .or_else(|| read_normalise(&file))
+            .unwrap_or(Normalise::HALF);
         let input = ImageShape::new(config.image, config.image, 3);
         let vit = VisionTransformer::new(config, Key::from_seed(0), device)?;
         let (vit, report) = file.load_into(vit)?;
@@ -193,7 +201,10 @@ impl Backbone {
     /// # Errors
     /// If its sizes do not fit together.
     pub fn vit(config: VitConfig, normalise: Normalise, key: Key, device: &Device) -> Result<Self> {
-        let (name, side) = (format!("vit_d{}_l{}", config.dim, config.depth), config.image);
+        let (name, side) = (
+            format!("vit_d{}_l{}", config.dim, config.depth),
+            config.image,
+        );
         let encoder = Encoder::Vit(VisionTransformer::new(config, key, device)?);
         Self::from_scratch(name, encoder, side, normalise)
     }
@@ -236,6 +247,23 @@ impl Backbone {
         blake3::hash(text.as_bytes()).to_hex().to_string()
     }
 
+    /// Checks that a saved state's value `backbone` is this one's [`identity`](Self::identity): what
+    /// was learnt on other weights, or under another normalisation, does not fit.
+    ///
+    /// # Errors
+    /// If it is missing or another.
+    pub fn check_identity(&self, state: &State) -> Result<()> {
+        let (found, expected): (String, _) = (state.value("backbone")?, self.identity());
+        if found == expected {
+            return Ok(());
+        }
+        Err(Error::state(
+            "backbone",
+            found,
+            format!("{expected} ({})", self.name),
+        ))
+    }
+
     /// The images that it takes.
     pub fn input(&self) -> ImageShape {
         self.input
@@ -254,7 +282,10 @@ impl Backbone {
     /// Parameters that training would change.
     pub fn num_trainable(&self) -> usize {
         let params = everburn_backend::params(&self.encoder).into_iter();
-        params.filter(|p| is_trainable(&p.path)).map(|p| p.shape.iter().product::<usize>()).sum()
+        params
+            .filter(|p| is_trainable(&p.path))
+            .map(|p| p.shape.iter().product::<usize>())
+            .sum()
     }
 
     /// Multiply-accumulate operations of a forward pass for one image.
@@ -279,7 +310,10 @@ impl Backbone {
             return Err(Error::input(
                 format!("image size for the backbone {}", self.name),
                 images.shape(),
-                format!("{} (resize the data set, e.g. `resize-{}`)", self.input, self.input.height),
+                format!(
+                    "{} (resize the data set, e.g. `resize-{}`)",
+                    self.input, self.input.height
+                ),
             ));
         }
         to_tensor(images, device)
@@ -307,10 +341,17 @@ fn read_vit_config(file: &WeightFile) -> Result<VitConfig> {
     let (dim, patch) = (proj[0], proj[3]);
     let grid = pos[1].saturating_sub(1).isqrt();
     let hidden = shape("blocks.0.mlp.fc1.weight", 2)?[0];
-    let depth = (0..).take_while(|i| file.tensors().contains_key(&format!("blocks.{i}.norm1.weight")));
+    let depth = (0..).take_while(|i| {
+        file.tensors()
+            .contains_key(&format!("blocks.{i}.norm1.weight"))
+    });
     let heads = match file.metadata().get("num_heads") {
         Some(text) => text.parse().map_err(|_| {
-            Error::input(format!("{}, metadata `num_heads`", file.source()), text, "a number")
+            Error::input(
+                format!("{}, metadata `num_heads`", file.source()),
+                text,
+                "a number",
+            )
         })?,
         None => (dim / 64).max(1),
     };
@@ -329,7 +370,10 @@ fn read_vit_config(file: &WeightFile) -> Result<VitConfig> {
 fn read_normalise(file: &WeightFile) -> Option<Normalise> {
     let three = |name: &str| -> Option<[f32; 3]> {
         let text = file.metadata().get(name)?;
-        let values: Vec<f32> = text.split(',').map(|v| v.trim().parse().ok()).collect::<Option<_>>()?;
+        let values: Vec<f32> = text
+            .split(',')
+            .map(|v| v.trim().parse().ok())
+            .collect::<Option<_>>()?;
         values.try_into().ok()
     };
     Some(Normalise {
@@ -343,7 +387,11 @@ fn fit_pos_embed(file: &mut WeightFile, grid: usize, device: &Device) -> Result<
         return Ok(());
     };
     let array = everburn_core::Array::f32(raw.shape.clone(), raw.values.clone());
-    let fitted = resize_pos_embed(from_array::<3>("pos_embed", &array, device)?, [grid, grid], false)?;
+    let fitted = resize_pos_embed(
+        from_array::<3>("pos_embed", &array, device)?,
+        [grid, grid],
+        false,
+    )?;
     let tensor = RawTensor {
         shape: fitted.dims().to_vec(),
         values: everburn_backend::to_vec(&fitted)?,
@@ -395,11 +443,15 @@ impl Frozen {
     }
 
     /// Computes and keeps the features of images not yet known. `progress` is told after each batch
-    /// how many images of how many are done.
+    /// how many images of how many are done, and says whether to go on.
     ///
     /// # Errors
     /// If the images do not fit or the device fails.
-    pub fn warm(&self, images: &Images, mut progress: impl FnMut(usize, usize)) -> Result<()> {
+    pub fn warm(
+        &self,
+        images: &Images,
+        mut progress: impl FnMut(usize, usize) -> bool,
+    ) -> Result<()> {
         let indices: Vec<usize> = (0..images.len()).collect();
         for batch in indices.chunks(WARM_BATCH) {
             let batch_images = images.select(batch)?;
@@ -415,7 +467,9 @@ impl Frozen {
                     }
                 }
             }
-            progress(batch.last().map_or(0, |last| last + 1), images.len());
+            if !progress(batch.last().map_or(0, |last| last + 1), images.len()) {
+                break;
+            }
         }
         Ok(())
     }

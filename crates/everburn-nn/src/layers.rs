@@ -211,5 +211,7 @@ pub fn is_trainable(path: &str) -> bool {
 pub fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
     let [batch, _] = logits.dims();
     let log_probabilities = log_softmax(logits, 1);
-    (log_probabilities.gather(1, targets.reshape([batch, 1]))).mean().neg()
+    (log_probabilities.gather(1, targets.reshape([batch, 1])))
+        .mean()
+        .neg()
 }

@@ -1,11 +1,13 @@
 //! A backbone under a linear head that grows with the classes: what the gradient-trained baselines
 //! share.
 
+use std::collections::BTreeMap;
+
 use burn::module::{Module, Param};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Int, Tensor};
 use everburn_backend::{
-    Clipping, Group, Optimiser, Rule, collect_grads, from_state, load_params, param_bytes, random,
-    save_params, to_vec, track, untrack,
+    Clipping, Group, Optimiser, Rule, collect_grads, from_state, load_params, param_bytes, params,
+    random, save_params, to_vec, track, untrack,
 };
 use everburn_core::{
     Checker, ClassId, Error, Footprint, Images, Key, Kind, Output, Result, SeenClasses, State, View,
@@ -66,7 +68,12 @@ impl Training {
             ("backbone_rate", self.backbone_rate),
             ("weight_decay", self.weight_decay),
         ] {
-            check.within(field, value, 0.0..f64::INFINITY, "a finite number of at least 0")?;
+            check.within(
+                field,
+                value,
+                0.0..f64::INFINITY,
+                "a finite number of at least 0",
+            )?;
         }
         if let Some(clipping) = self.clipping {
             let range = f64::MIN_POSITIVE..f64::INFINITY;
@@ -105,15 +112,16 @@ struct Trained {
 ///
 /// ```text
 /// let mut live = net.live();                              // with a tape
-/// let logits = live.logits(&batch.images, batch.view, key)?;
-/// let loss = cross_entropy(logits, net.targets(&batch.labels)?);
-/// net.update(live, loss)?;                                // one step of the optimiser
+/// let loss = live.loss(&batch.images, &batch.labels, batch.view, key)?;
+/// let tape = live.into_tape();
+/// net.update(tape, loss)?;                                // one step of the optimiser
 /// ```
 pub struct Network {
     frozen: Frozen,
     trained: Trained,
     tuning: Tuning,
     augment: Augment,
+    rule: Rule,
     optimiser: Optimiser,
     clipping: Option<Clipping>,
     seen: SeenClasses,
@@ -121,11 +129,21 @@ pub struct Network {
     head_key: Key,
 }
 
+fn columns(seen: &SeenClasses, labels: &[ClassId], device: &Device) -> Result<Tensor<1, Int>> {
+    let number = |class: &ClassId| {
+        let column = seen.index(*class);
+        column.ok_or_else(|| Error::input("a label", class, "a class that has been seen"))
+    };
+    let numbers = labels.iter().map(number).collect::<Result<Vec<_>>>()?;
+    Ok(targets(&numbers, device))
+}
+
 /// A network with a tape behind its trained parameters, for one step.
 pub struct Live<'a> {
     frozen: &'a Frozen,
     augment: &'a Augment,
     device: &'a Device,
+    seen: &'a SeenClasses,
     trained: Trained,
     statistics: Vec<Vec<BatchStatistics>>,
 }
@@ -166,6 +184,7 @@ impl Network {
             },
             tuning,
             augment,
+            rule: training.rule,
             optimiser: Optimiser::new(training.rule, groups)?,
             clipping: training.clipping,
             seen: SeenClasses::default(),
@@ -225,14 +244,8 @@ impl Network {
     ///
     /// # Errors
     /// If a class has not been [`see`](Self::see)n.
-    pub fn targets(&self, labels: &[ClassId]) -> Result<Tensor<1, burn::tensor::Int>> {
-        let number = |class: &ClassId| {
-            self.seen
-                .index(*class)
-                .ok_or_else(|| Error::input("a label", class, "a class that has been seen"))
-        };
-        let numbers = labels.iter().map(number).collect::<Result<Vec<_>>>()?;
-        Ok(targets(&numbers, &self.device))
+    pub fn targets(&self, labels: &[ClassId]) -> Result<Tensor<1, Int>> {
+        columns(&self.seen, labels, &self.device)
     }
 
     /// The network with a tape, for one step.
@@ -241,6 +254,7 @@ impl Network {
             frozen: &self.frozen,
             augment: &self.augment,
             device: &self.device,
+            seen: &self.seen,
             trained: track(self.trained.clone(), is_trainable),
             statistics: Vec::new(),
         }
@@ -320,7 +334,9 @@ impl Network {
         state.nest("optimiser", self.optimiser.save()?);
         state.put_value("seen", &self.seen)?;
         state.put_value("tuning", self.tuning)?;
-        state.put_value("weights", self.frozen.backbone().weights_hash())?;
+        state.put_value("backbone", self.frozen.backbone().identity())?;
+        // Rows for classes yet to come are drawn from it.
+        state.put_value("head_key", self.head_key)?;
         Ok(state)
     }
 
@@ -329,11 +345,8 @@ impl Network {
     /// # Errors
     /// If it belongs to another backbone, tuning or set of shapes.
     pub fn restore(&mut self, state: &State) -> Result<()> {
-        let weights: String = state.value("weights")?;
-        if weights != self.frozen.backbone().weights_hash() {
-            let expected = self.frozen.backbone().weights_hash();
-            return Err(Error::state("weights", weights, expected));
-        }
+        self.frozen.backbone().check_identity(state)?;
+        let head_key: Key = state.value("head_key")?;
         let tuning: Tuning = state.value("tuning")?;
         if tuning != self.tuning {
             return Err(Error::state("tuning", tuning.name(), self.tuning.name()));
@@ -348,7 +361,11 @@ impl Network {
             let [rows, dim] = weight.dims();
             if rows != seen.len() || bias.dims() != [rows] || dim != self.frozen.backbone().dim() {
                 let expected = format!("{:?}", [seen.len(), self.frozen.backbone().dim()]);
-                return Err(Error::state("head.weight", format!("{:?}", [rows, dim]), expected));
+                return Err(Error::state(
+                    "head.weight",
+                    format!("{:?}", [rows, dim]),
+                    expected,
+                ));
             }
             Some(Head {
                 weight: Param::from_tensor(weight),
@@ -360,11 +377,53 @@ impl Network {
             head,
         };
         let trained = load_params(shaped, &arrays)?;
-        self.optimiser.restore(&state.below("optimiser"), &self.device)?;
-        self.trained = trained;
-        self.seen = seen;
+        let moments = state.below("optimiser");
+        check_moments(&moments, &trained, self.rule)?;
+        self.optimiser.restore(&moments, &self.device)?;
+        (self.trained, self.seen, self.head_key) = (trained, seen, head_key);
         Ok(())
     }
+}
+
+/// Every parameter that has been stepped has the moments of the rule. They are as long as each other,
+/// and no longer than it: shorter ones belong to a head that has grown since.
+fn check_moments(moments: &State, trained: &Trained, rule: Rule) -> Result<()> {
+    let count = match rule {
+        Rule::Sgd(settings) => usize::from(settings.momentum > 0.0),
+        Rule::Adam(_) | Rule::AdamW(_) => 2,
+    };
+    let steps: BTreeMap<String, u64> = moments.value("steps")?;
+    let mut lengths: BTreeMap<&str, Vec<usize>> = steps
+        .keys()
+        .map(|path| (path.as_str(), Vec::new()))
+        .collect();
+    for (name, array) in &moments.arrays {
+        let path = name.split_once('/').map_or(name.as_str(), |(path, _)| path);
+        let of_path = lengths.get_mut(path).ok_or_else(|| {
+            Error::state(
+                format!("optimiser.{name}"),
+                "no number of steps",
+                "one in `steps`",
+            )
+        })?;
+        of_path.push(array.values.len());
+    }
+    let sizes: BTreeMap<String, usize> = (params(trained).into_iter())
+        .map(|param| (param.path, param.shape.iter().product()))
+        .collect();
+    for (path, lengths) in lengths {
+        let largest = sizes.get(path).copied().unwrap_or(0);
+        let fits = |length: &usize| *length <= largest && Some(length) == lengths.first();
+        if lengths.len() != count || !lengths.iter().all(fits) {
+            let expected = format!("{count} of one length, at most {largest}");
+            return Err(Error::state(
+                format!("optimiser.{path}"),
+                format!("{lengths:?}"),
+                expected,
+            ));
+        }
+    }
+    Ok(())
 }
 
 impl Live<'_> {
@@ -400,6 +459,29 @@ impl Live<'_> {
         }
     }
 
+    /// Mean cross-entropy of a batch over all classes seen, in train mode. `key` as for
+    /// [`logits`](Self::logits).
+    ///
+    /// # Errors
+    /// If images and labels do not fit, or a class has not been seen.
+    pub fn loss(
+        &mut self,
+        images: &Images,
+        labels: &[ClassId],
+        view: View,
+        key: Key,
+    ) -> Result<Tensor<1>> {
+        if images.len() != labels.len() {
+            return Err(Error::input(
+                "labels of a batch",
+                labels.len(),
+                images.len(),
+            ));
+        }
+        let targets = columns(self.seen, labels, self.device)?;
+        Ok(cross_entropy(self.logits(images, view, key)?, targets))
+    }
+
     /// What [`Network::update`] needs, without the borrow of the network.
     pub fn into_tape(self) -> Tape {
         Tape {
@@ -414,9 +496,15 @@ impl Network {
     ///
     /// # Errors
     /// If the batch does not fit, or the device fails.
-    pub fn step(&mut self, images: &Images, labels: &[ClassId], view: View, key: Key) -> Result<f32> {
+    pub fn step(
+        &mut self,
+        images: &Images,
+        labels: &[ClassId],
+        view: View,
+        key: Key,
+    ) -> Result<f32> {
         let mut live = self.live();
-        let loss = cross_entropy(live.logits(images, view, key)?, self.targets(labels)?);
+        let loss = live.loss(images, labels, view, key)?;
         let tape = live.into_tape();
         self.update(tape, loss)
     }

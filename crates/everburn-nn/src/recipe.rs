@@ -81,6 +81,7 @@ impl Recipe {
     pub fn validate(&self) -> Result<()> {
         self.training.validate()?;
         self.augment.validate()?;
+        check_schedule(&self.schedule)?;
         let check = Checker::new("recipe");
         check.positive("epochs", self.epochs)?;
         check.positive("batch", self.batch)?;
@@ -96,9 +97,17 @@ impl Recipe {
             name: "train".to_owned(),
             source: if online { Source::Stream } else { source },
             epochs: if online { 1 } else { self.epochs },
-            batch: if online { self.online_batch } else { self.batch },
+            batch: if online {
+                self.online_batch
+            } else {
+                self.batch
+            },
             view: View::Train,
-            order: if online { Order::Stream } else { Order::Shuffled },
+            order: if online {
+                Order::Stream
+            } else {
+                Order::Shuffled
+            },
             drop_last: false,
         }]
     }
@@ -110,7 +119,43 @@ impl Recipe {
     pub fn network(&self, frozen: Frozen, key: Key) -> Result<Network> {
         self.validate()?;
         let device = frozen.device().clone();
-        Network::new(frozen, self.tuning, &self.training, self.augment, key, &device)
+        Network::new(
+            frozen,
+            self.tuning,
+            &self.training,
+            self.augment,
+            key,
+            &device,
+        )
+    }
+}
+
+/// Factors and rates that are numbers of at least 0, so that every rate is.
+fn check_schedule(schedule: &Schedule) -> Result<()> {
+    let check = Checker::new("schedule");
+    let rate = |field, value| {
+        check.within(
+            field,
+            value,
+            0.0..f64::INFINITY,
+            "a finite number of at least 0",
+        )
+    };
+    let part = |field, value| check.within(field, value, 0.0..=1.0, "from 0 to 1");
+    match schedule {
+        Schedule::Cosine { min } => rate("min", *min),
+        Schedule::MultiStep { gamma, .. } => rate("gamma", *gamma),
+        Schedule::WarmUp { start_factor, .. } => rate("start_factor", *start_factor),
+        Schedule::WarmUpCosine {
+            start_factor, min, ..
+        } => {
+            rate("start_factor", *start_factor)?;
+            rate("min", *min)
+        }
+        Schedule::LaeLinear { scale_min }
+        | Schedule::LaeCosine { scale_min }
+        | Schedule::LaeCosinePi { scale_min } => part("scale_min", *scale_min),
+        _ => Ok(()),
     }
 }
 
@@ -156,7 +201,10 @@ impl Trainee {
     /// Sets the learning rates of a step.
     pub fn schedule(&mut self, step: &Step) {
         let training = &self.recipe.training;
-        for (group, base) in [("head", training.head_rate), ("backbone", training.backbone_rate)] {
+        for (group, base) in [
+            ("head", training.head_rate),
+            ("backbone", training.backbone_rate),
+        ] {
             let rate = self.recipe.schedule.rate(base, step.epoch, step.epochs);
             self.net.set_rate(group, rate);
         }
@@ -164,7 +212,11 @@ impl Trainee {
 
     /// How many optimiser steps a batch of the current stage gets.
     pub fn updates(&self) -> usize {
-        if self.source == Source::Stream { self.recipe.online_updates } else { 1 }
+        if self.source == Source::Stream {
+            self.recipe.online_updates
+        } else {
+            1
+        }
     }
 
     /// The complete state.

@@ -143,7 +143,11 @@ pub fn resize_pos_embed(
     let old = tokens.saturating_sub(1).isqrt();
     if old == 0 || old * old + 1 != tokens {
         let expected = "1 + a square number";
-        return Err(Error::input("tokens of a position embedding", tokens, expected));
+        return Err(Error::input(
+            "tokens of a position embedding",
+            tokens,
+            expected,
+        ));
     }
     if grid == [old, old] {
         return Ok(pos_embed);

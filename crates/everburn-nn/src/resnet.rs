@@ -137,7 +137,12 @@ impl ResNet18 {
 
     /// Moves all running statistics by those that a forward pass in train mode has gathered.
     pub fn absorb(&mut self, statistics: Vec<BatchStatistics>) {
-        let layers = [&mut self.layer1, &mut self.layer2, &mut self.layer3, &mut self.layer4];
+        let layers = [
+            &mut self.layer1,
+            &mut self.layer2,
+            &mut self.layer3,
+            &mut self.layer4,
+        ];
         let blocks = layers.into_iter().flatten();
         let norms = std::iter::once(&mut self.bn1).chain(blocks.flat_map(BasicBlock::norms_mut));
         for (norm, batch) in norms.zip(statistics) {

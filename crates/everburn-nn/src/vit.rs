@@ -262,14 +262,19 @@ impl VisionTransformer {
     /// Images `[batch, 3, height, width]` to tokens `[batch, N, D]`, positions added, before block 0.
     pub fn embed(&self, images: Tensor<4>) -> Tensor<3> {
         let [batch, ..] = images.dims();
-        let patches = (self.patch_embed.proj.forward(images)).flatten::<3>(2, 3).swap_dims(1, 2);
+        let patches = (self.patch_embed.proj.forward(images))
+            .flatten::<3>(2, 3)
+            .swap_dims(1, 2);
         let cls = self.cls_token.val().expand([batch, 1, self.config.dim]);
         Tensor::cat(vec![cls, patches], 1) + self.pos_embed.val()
     }
 
     /// Images `[batch, 3, height, width]` to features `[batch, D]`.
     pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {
-        let tokens = self.blocks.iter().fold(self.embed(images), |x, block| block.forward(x));
+        let tokens = self
+            .blocks
+            .iter()
+            .fold(self.embed(images), |x, block| block.forward(x));
         // The norm works token by token, so only the class token needs it.
         let cls = tokens.narrow(1, 0, 1);
         self.norm.forward(cls).squeeze_dim(1)

@@ -35,7 +35,10 @@ impl WeightFile {
     pub fn open(path: &Path) -> Result<Self> {
         let source = path.display().to_string();
         let bytes = std::fs::read(path).map_err(|error| Error::other(&source, error))?;
-        let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
+        let extension = path
+            .extension()
+            .and_then(|e| e.to_str())
+            .unwrap_or_default();
         match extension {
             "safetensors" => Self::from_safetensors(&source, &bytes),
             "pth" | "pt" | "bin" => Self::from_pytorch(&source, &bytes, path),
@@ -71,7 +74,11 @@ impl WeightFile {
         for (name, view) in file.tensors() {
             let Some(values) = decode(view.dtype(), view.data()) else {
                 let found = format!("{:?}", view.dtype());
-                return Err(Error::input(format!("{source}, tensor `{name}`"), found, KINDS));
+                return Err(Error::input(
+                    format!("{source}, tensor `{name}`"),
+                    found,
+                    KINDS,
+                ));
             };
             let shape = view.shape().to_vec();
             tensors.insert(name, RawTensor { shape, values });
@@ -86,14 +93,18 @@ impl WeightFile {
     }
 
     fn from_pytorch(source: &str, bytes: &[u8], path: &Path) -> Result<Self> {
-        let damaged = |error: &dyn fmt::Display| {
-            Error::input(source, error, "a complete PyTorch state_dict")
-        };
+        let damaged =
+            |error: &dyn fmt::Display| Error::input(source, error, "a complete PyTorch state_dict");
         // Checkpoints of training scripts nest the weights.
         let mut reader =
             pytorch_reader::PytorchReader::new(path).map_err(|error| damaged(&error))?;
         for key in ["state_dict", "model"] {
-            if reader.is_empty() || reader.keys().iter().all(|k| k.starts_with(&format!("{key}."))) {
+            if reader.is_empty()
+                || reader
+                    .keys()
+                    .iter()
+                    .all(|k| k.starts_with(&format!("{key}.")))
+            {
                 if let Ok(inner) = pytorch_reader::PytorchReader::with_top_level_key(path, key) {
                     reader = inner;
                 }
@@ -110,11 +121,16 @@ impl WeightFile {
                 "bf16" | "bfloat16" => Dtype::BF16,
                 "i64" | "int64" | "long" => Dtype::I64,
                 other => {
-                    return Err(Error::input(format!("{source}, tensor `{name}`"), other, KINDS));
+                    return Err(Error::input(
+                        format!("{source}, tensor `{name}`"),
+                        other,
+                        KINDS,
+                    ));
                 }
             };
-            let values = decode(dtype, &data)
-                .ok_or_else(|| Error::input(format!("{source}, tensor `{name}`"), "damage", KINDS))?;
+            let values = decode(dtype, &data).ok_or_else(|| {
+                Error::input(format!("{source}, tensor `{name}`"), "damage", KINDS)
+            })?;
             let shape = tensor.shape().to_vec();
             tensors.insert(name.clone(), RawTensor { shape, values });
         }
@@ -195,13 +211,16 @@ const KINDS: &str = "f32, f64, f16, bf16 or i64 numbers";
 fn decode(dtype: Dtype, data: &[u8]) -> Option<Vec<f32>> {
     fn numbers<const N: usize>(data: &[u8], one: impl Fn([u8; N]) -> f32) -> Option<Vec<f32>> {
         let (chunks, rest) = data.as_chunks::<N>();
-        rest.is_empty().then(|| chunks.iter().map(|bytes| one(*bytes)).collect())
+        rest.is_empty()
+            .then(|| chunks.iter().map(|bytes| one(*bytes)).collect())
     }
     match dtype {
         Dtype::F32 => numbers(data, f32::from_le_bytes),
         Dtype::F64 => numbers(data, |b| f64::from_le_bytes(b) as f32),
         Dtype::F16 => numbers(data, |b| half_to_f32(u16::from_le_bytes(b))),
-        Dtype::BF16 => numbers(data, |b| f32::from_bits(u32::from(u16::from_le_bytes(b)) << 16)),
+        Dtype::BF16 => numbers(data, |b| {
+            f32::from_bits(u32::from(u16::from_le_bytes(b)) << 16)
+        }),
         Dtype::I64 => numbers(data, |b| i64::from_le_bytes(b) as f32),
         _ => None,
     }
@@ -247,7 +266,11 @@ impl fmt::Display for LoadReport {
             const SHOWN: usize = 6;
             let more = names.len().saturating_sub(SHOWN);
             let shown = names[..names.len().min(SHOWN)].join(", ");
-            let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
+            let rest = if more > 0 {
+                format!(" and {more} more")
+            } else {
+                String::new()
+            };
             format!("{} ({shown}{rest})", names.len())
         }
         write!(f, "{} loaded", self.loaded.len())?;
@@ -300,7 +323,11 @@ impl Loader<'_> {
         let tensor = Tensor::<D>::from_data(data, &old.device());
         self.report.loaded.push(name);
         // A reshape after the turn makes the memory row-major, which is what is saved and restored.
-        Some(if turned { tensor.swap_dims(0, 1) } else { tensor })
+        Some(if turned {
+            tensor.swap_dims(0, 1)
+        } else {
+            tensor
+        })
     }
 }
 

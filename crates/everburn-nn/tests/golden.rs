@@ -94,11 +94,19 @@ fn vit_forward_and_backward() {
         golden.check_tensor("out.tokens_embed", tokens.clone(), slack.forward);
         for (index, block) in module.body.blocks.iter().enumerate() {
             tokens = block.forward(tokens);
-            golden.check_tensor(&format!("out.tokens_block{index}"), tokens.clone(), slack.forward);
+            golden.check_tensor(
+                &format!("out.tokens_block{index}"),
+                tokens.clone(),
+                slack.forward,
+            );
         }
         let normed = module.body.norm.forward(tokens);
         golden.check_tensor("out.tokens_norm", normed, slack.forward);
-        golden.check_tensor("out.feature", module.body.forward(images.clone()), slack.forward);
+        golden.check_tensor(
+            "out.feature",
+            module.body.forward(images.clone()),
+            slack.forward,
+        );
 
         // With a tape: the other form of attention.
         let module = track(module, is_trainable);
@@ -115,7 +123,10 @@ fn vit_forward_and_backward() {
 #[test]
 fn position_embedding_is_resampled() {
     let golden = golden!("vit_pos_embed");
-    let targets = golden.meta("hyper")["targets_hw"].as_array().unwrap().clone();
+    let targets = golden.meta("hyper")["targets_hw"]
+        .as_array()
+        .unwrap()
+        .clone();
     for (choice, device) in test_devices() {
         let slack = slack(choice).forward;
         for (k, target) in targets.iter().enumerate() {
@@ -133,15 +144,21 @@ fn position_embedding_is_resampled() {
 fn float_resizing() {
     let golden = golden!("transforms");
     let names = golden.names();
-    let cases: Vec<&String> =
-        names.iter().filter(|n| n.starts_with("out.resize_float.")).collect();
+    let cases: Vec<&String> = names
+        .iter()
+        .filter(|n| n.starts_with("out.resize_float."))
+        .collect();
     assert!(!cases.is_empty());
     for (choice, device) in test_devices() {
         let slack = slack(choice).forward;
         let pixels: Tensor<3> = golden.tensor("input.image", &device);
         let image = (pixels / 255.0).permute([2, 0, 1]).unsqueeze::<4>();
         for name in &cases {
-            let kernel = if name.contains("bilinear") { Kernel::Bilinear } else { Kernel::Bicubic };
+            let kernel = if name.contains("bilinear") {
+                Kernel::Bilinear
+            } else {
+                Kernel::Bicubic
+            };
             let shape = golden.shape(name);
             let size = [shape[1], shape[2]];
             let antialias = name.contains("_antialias");
@@ -174,7 +191,11 @@ fn resnet_in_evaluation_mode() {
         }
         let features = module.body.forward(images, &mut Norm::Eval);
         golden.check_tensor("out.eval.features", features.clone(), slack);
-        golden.check_tensor("out.eval.logits", module.head.forward(features.clone()), slack);
+        golden.check_tensor(
+            "out.eval.logits",
+            module.head.forward(features.clone()),
+            slack,
+        );
 
         let trap = golden.f32("out.eval.features_without_stem_relu");
         let found = to_vec(&features).unwrap();
@@ -191,7 +212,9 @@ fn resnet_in_train_mode() {
         let module = track(resnet(&golden, &device), is_trainable);
         let mut statistics = Vec::new();
         let images: Tensor<4> = golden.tensor("input.images", &device);
-        let features = module.body.forward(images, &mut Norm::Train(&mut statistics));
+        let features = module
+            .body
+            .forward(images, &mut Norm::Train(&mut statistics));
         golden.check_tensor("out.train.features", features.clone(), slack.forward);
         let logits = module.head.forward(features);
         golden.check_tensor("out.train.logits", logits.clone(), slack.forward);
@@ -223,13 +246,20 @@ fn a_raw_tensor_of_another_shape_is_reported() {
     let golden = golden!("vit");
     let (_, device) = test_devices().remove(0);
     let mut file = weights(&golden, "head");
-    let raw = RawTensor { shape: vec![2], values: vec![0.0; 2] };
+    let raw = RawTensor {
+        shape: vec![2],
+        values: vec![0.0; 2],
+    };
     file.replace("body.norm.weight", raw.clone());
     file.replace("body.extra", raw);
     file.remove("body.cls_token");
     let module = vit(&golden, &device);
     let message = file.load_into(module).unwrap_err().to_string();
-    for part in ["missing: 1 (body.cls_token)", "body.norm.weight is [2]", "unexpected: 1 (body.extra)"] {
+    for part in [
+        "missing: 1 (body.cls_token)",
+        "body.norm.weight is [2]",
+        "unexpected: 1 (body.extra)",
+    ] {
         assert!(message.contains(part), "{message}");
     }
 }

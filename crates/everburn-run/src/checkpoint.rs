@@ -42,8 +42,12 @@ impl Checkpoint {
     /// If an array's shape does not agree with its length.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         let failed = |e: &dyn std::fmt::Display| Error::other("writing a checkpoint", e);
-        let bytes: BTreeMap<&str, Vec<u8>> =
-            self.learner.arrays.iter().map(|(name, a)| (&name[..], raw(&a.values))).collect();
+        let bytes: BTreeMap<&str, Vec<u8>> = self
+            .learner
+            .arrays
+            .iter()
+            .map(|(name, a)| (&name[..], raw(&a.values)))
+            .collect();
         let mut views = BTreeMap::new();
         for (name, array) in &self.learner.arrays {
             let (shape, data) = (array.shape.clone(), &bytes[&name[..]]);
@@ -67,19 +71,25 @@ impl Checkpoint {
     /// # Errors
     /// If they are not; `source` is what the error calls them.
     pub fn from_bytes(source: &str, bytes: &[u8]) -> Result<Self> {
-        let damaged = |found: &str| Error::input(source, found, "a complete checkpoint of this version");
-        let (head, body) = bytes.split_at_checked(HEAD).ok_or_else(|| damaged("a file cut short"))?;
+        let damaged =
+            |found: &str| Error::input(source, found, "a complete checkpoint of this version");
+        let (head, body) = bytes
+            .split_at_checked(HEAD)
+            .ok_or_else(|| damaged("a file cut short"))?;
         if !head.starts_with(MAGIC) {
             return Err(damaged("another kind of file"));
         }
         if blake3::hash(body).as_bytes() != &head[MAGIC.len()..] {
             return Err(damaged("damaged bytes"));
         }
-        let (_, header) = SafeTensors::read_metadata(body).map_err(|e| damaged(&format!("{e:?}")))?;
+        let (_, header) =
+            SafeTensors::read_metadata(body).map_err(|e| damaged(&format!("{e:?}")))?;
         let file = SafeTensors::deserialize(body).map_err(|e| damaged(&format!("{e:?}")))?;
         let metadata = header.metadata().clone().unwrap_or_default();
         let json = |name: &str| -> Result<Value> {
-            let text = metadata.get(name).ok_or_else(|| damaged("a header without its entries"))?;
+            let text = metadata
+                .get(name)
+                .ok_or_else(|| damaged("a header without its entries"))?;
             serde_json::from_str(text).map_err(|e| damaged(&e.to_string()))
         };
         let mut learner = State::default();
@@ -89,7 +99,13 @@ impl Checkpoint {
         for (name, view) in file.tensors() {
             let values = unraw(view.dtype(), view.data())
                 .ok_or_else(|| damaged(&format!("numbers of kind {:?}", view.dtype())))?;
-            learner.put(name, Array { shape: view.shape().to_vec(), values });
+            learner.put(
+                name,
+                Array {
+                    shape: view.shape().to_vec(),
+                    values,
+                },
+            );
         }
         let cursor = json("cursor")?;
         Ok(Self { cursor, learner })
@@ -134,15 +150,27 @@ fn raw(values: &Values) -> Vec<u8> {
 
 fn unraw(dtype: Dtype, data: &[u8]) -> Option<Values> {
     Some(match dtype {
-        Dtype::F32 => {
-            Values::F32(data.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect())
-        }
-        Dtype::F64 => {
-            Values::F64(data.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b)).collect())
-        }
-        Dtype::I64 => {
-            Values::I64(data.as_chunks().0.iter().map(|b| i64::from_le_bytes(*b)).collect())
-        }
+        Dtype::F32 => Values::F32(
+            data.as_chunks()
+                .0
+                .iter()
+                .map(|b| f32::from_le_bytes(*b))
+                .collect(),
+        ),
+        Dtype::F64 => Values::F64(
+            data.as_chunks()
+                .0
+                .iter()
+                .map(|b| f64::from_le_bytes(*b))
+                .collect(),
+        ),
+        Dtype::I64 => Values::I64(
+            data.as_chunks()
+                .0
+                .iter()
+                .map(|b| i64::from_le_bytes(*b))
+                .collect(),
+        ),
         Dtype::U8 => Values::U8(data.to_vec()),
         _ => return None,
     })

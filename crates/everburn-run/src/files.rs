@@ -15,7 +15,10 @@ use crate::Checkpoint;
 /// If the disk refuses; the file that was there stays, and no temporary file is left.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     let failed = |error: &dyn std::fmt::Display| Error::other(path.display().to_string(), error);
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = path
+        .parent()
+        .filter(|p| !p.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     let mut file = tempfile::NamedTempFile::new_in(folder).map_err(|e| failed(&e))?;
     file.write_all(bytes).map_err(|e| failed(&e))?;
     file.as_file().sync_all().map_err(|e| failed(&e))?;
@@ -98,9 +101,10 @@ impl RunFolder {
         self.keep_time(timing)?;
         write_atomically(&self.file("result.json"), record.to_json()?.as_bytes())?;
         match fs::remove_file(self.checkpoint_path()) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(Error::other(self.checkpoint_path().display().to_string(), error))
-            }
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::other(
+                self.checkpoint_path().display().to_string(),
+                error,
+            )),
             _ => Ok(()),
         }
     }
@@ -124,6 +128,10 @@ impl RunFolder {
     /// If there is one that is damaged.
     pub fn checkpoint(&self) -> Result<Option<Checkpoint>> {
         let path = self.checkpoint_path();
-        if path.exists() { Checkpoint::load(&path).map(Some) } else { Ok(None) }
+        if path.exists() {
+            Checkpoint::load(&path).map(Some)
+        } else {
+            Ok(None)
+        }
     }
 }

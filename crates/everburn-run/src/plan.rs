@@ -73,16 +73,19 @@ pub(crate) fn segments(manifest: &Manifest) -> Vec<Option<TaskId>> {
 
 fn check(method: &str, offline: bool, manifest: &Manifest, stage: &Stage) -> Result<()> {
     let refuse = |why: String| {
-        let what = format!("stage `{}` of `{method}` on `{}`", stage.name, manifest.scenario);
+        let what = format!(
+            "stage `{}` of `{method}` on `{}`",
+            stage.name, manifest.scenario
+        );
         Err(Error::unsupported(what, why))
     };
     if stage.epochs == 0 || stage.batch == 0 {
         return refuse("it has no epochs or batches of no samples".to_owned());
     }
     match stage.source {
-        Source::Stream if stage.epochs > 1 || stage.order != Order::Stream => {
-            refuse("the stream passes once, in its own order; ask for the task's samples".to_owned())
-        }
+        Source::Stream if stage.epochs > 1 || stage.order != Order::Stream => refuse(
+            "the stream passes once, in its own order; ask for the task's samples".to_owned(),
+        ),
         Source::Task if manifest.online => {
             refuse("each sample passes once; a task's samples cannot be had again".to_owned())
         }
@@ -155,11 +158,16 @@ pub(crate) fn batches(
         Order::Stream => chunks(&indices),
         Order::Shuffled => {
             let order = shuffle(indices.len());
-            let shuffled: Vec<u32> =
-                order.iter().filter_map(|at| indices.get(*at).copied()).collect();
+            let shuffled: Vec<u32> = order
+                .iter()
+                .filter_map(|at| indices.get(*at).copied())
+                .collect();
             chunks(&shuffled)
         }
-        Order::ByClass => by_class(&indices, labels).iter().flat_map(|class| chunks(class)).collect(),
+        Order::ByClass => by_class(&indices, labels)
+            .iter()
+            .flat_map(|class| chunks(class))
+            .collect(),
     }
 }
 
@@ -168,7 +176,9 @@ fn by_class(indices: &[u32], labels: &[ClassId]) -> Vec<Vec<u32>> {
     let mut seen = everburn_core::SeenClasses::default();
     let mut groups: Vec<Vec<u32>> = Vec::new();
     for index in indices {
-        let Some(label) = labels.get(*index as usize) else { continue };
+        let Some(label) = labels.get(*index as usize) else {
+            continue;
+        };
         let group = seen.insert(*label);
         if group == groups.len() {
             groups.push(Vec::new());

@@ -1,11 +1,11 @@
 use std::time::{Duration, Instant};
 
 use everburn_core::{
-    Batch, ClassId, Ctx, Error, Event, Footprint, Images, Key, Learner, Result, SeenClasses, Source,
-    Stage, Step, TaskId,
+    Batch, ClassId, Ctx, Error, Event, Footprint, Images, Key, Learner, Result, SeenClasses,
+    Source, Stage, Step, TaskId,
 };
 use everburn_eval::{AccountedMemory, Evaluation, History, Moment, Period};
-use everburn_stream::{EvalPoints, EvalSchedule, Manifest};
+use everburn_stream::{EvalPoints, EvalSchedule, Manifest, ManifestTask};
 use serde::{Deserialize, Serialize};
 
 use crate::Checkpoint;
@@ -146,7 +146,11 @@ impl<'a> Runner<'a> {
             }
         }
         if settings.eval_batch == 0 {
-            return Err(Error::config("eval_batch", 0, "a whole number of at least 1"));
+            return Err(Error::config(
+                "eval_batch",
+                0,
+                "a whole number of at least 1",
+            ));
         }
         let manifest = material.manifest;
         let plan = Plan::new(learner.as_ref(), manifest, material.train.labels)?;
@@ -233,7 +237,11 @@ impl<'a> Runner<'a> {
             steps: self.cursor.steps,
             of: self.plan.steps() as u64,
             loss: (count > 0).then(|| sum / count as f64),
-            accuracy: self.cursor.evaluations.last().and_then(Evaluation::accuracy),
+            accuracy: self
+                .cursor
+                .evaluations
+                .last()
+                .and_then(Evaluation::accuracy),
         }
     }
 
@@ -273,7 +281,10 @@ impl<'a> Runner<'a> {
     /// If it has not ended.
     pub fn outcome(&self) -> Result<Outcome> {
         if self.cursor.phase != Phase::Done {
-            return Err(Error::unsupported("the outcome of a run", "it has not ended yet"));
+            return Err(Error::unsupported(
+                "the outcome of a run",
+                "it has not ended yet",
+            ));
         }
         let manifest = self.material.manifest;
         let period = match self.settings.eval {
@@ -283,7 +294,11 @@ impl<'a> Runner<'a> {
         };
         Ok(Outcome {
             history: History {
-                task_classes: manifest.tasks.iter().map(|task| task.classes.clone()).collect(),
+                task_classes: manifest
+                    .tasks
+                    .iter()
+                    .map(|task| task.classes.clone())
+                    .collect(),
                 disjoint: !manifest.online,
                 period: period.filter(|_| self.cursor.schedule.is_some()),
                 evaluations: self.cursor.evaluations.clone(),
@@ -301,7 +316,11 @@ impl<'a> Runner<'a> {
     }
 
     fn place(&self, purpose: &str) -> Key {
-        let key = self.settings.key().child(purpose).at(self.cursor.segment as u64);
+        let key = self
+            .settings
+            .key()
+            .child(purpose)
+            .at(self.cursor.segment as u64);
         key.at(self.cursor.stage as u64)
     }
 
@@ -356,7 +375,9 @@ impl<'a> Runner<'a> {
         }
         if !manifest.online {
             // On a single-pass stream the steps count what has passed.
-            let passed = task.and_then(|task| manifest.task(task)).map(|task| &task.indices);
+            let passed = task
+                .and_then(|task| manifest.task(task))
+                .map(|task| &task.indices);
             for index in passed.into_iter().flatten() {
                 self.expose(*index)?;
             }
@@ -370,7 +391,11 @@ impl<'a> Runner<'a> {
         if task.is_some() || self.learner.spec().offline {
             let last = TaskId(manifest.tasks.len().saturating_sub(1) as u32);
             let ended = task.unwrap_or(last);
-            if !(manifest.online && self.learner.spec().offline) || ended == last {
+            let empty = manifest
+                .task(ended)
+                .is_none_or(|task| task.indices.is_empty());
+            let too_early = manifest.online && self.learner.spec().offline && ended != last;
+            if !empty && !too_early {
                 self.evaluate(false, Some(ended))?;
             }
         }
@@ -387,9 +412,9 @@ impl<'a> Runner<'a> {
 
     fn expose(&mut self, index: u32) -> Result<()> {
         let labels = self.material.train.labels;
-        let label = labels
-            .get(index as usize)
-            .ok_or_else(|| Error::input("sample index", index, format!("less than {}", labels.len())))?;
+        let label = labels.get(index as usize).ok_or_else(|| {
+            Error::input("sample index", index, format!("less than {}", labels.len()))
+        })?;
         self.cursor.exposed.insert(*label);
         self.cursor.passed += 1;
         Ok(())
@@ -401,7 +426,9 @@ impl<'a> Runner<'a> {
             let key = self.place("order").at(epoch as u64);
             let labels = self.material.train.labels;
             let task = self.task();
-            let batches = batches(self.material.manifest, labels, task, stage, |n| key.permutation(n));
+            let batches = batches(self.material.manifest, labels, task, stage, |n| {
+                key.permutation(n)
+            });
             self.epoch = Some((epoch, batches));
         }
         self.epoch.as_ref().map_or(&[], |(_, batches)| batches)
@@ -426,7 +453,11 @@ impl<'a> Runner<'a> {
         }
         let epoch = self.cursor.step / per_epoch;
         let at = self.cursor.step % per_epoch;
-        let indices = self.epoch_batches(&stage, epoch).get(at).cloned().unwrap_or_default();
+        let indices = self
+            .epoch_batches(&stage, epoch)
+            .get(at)
+            .cloned()
+            .unwrap_or_default();
         self.observe(&stage, &indices, epoch, per_epoch)?;
         self.cursor.step += 1;
         self.cursor.steps += 1;
@@ -445,7 +476,10 @@ impl<'a> Runner<'a> {
     ) -> Result<()> {
         let train = self.material.train;
         let chosen: Vec<usize> = indices.iter().map(|index| *index as usize).collect();
-        let labels = chosen.iter().filter_map(|index| train.labels.get(*index).copied()).collect();
+        let labels = chosen
+            .iter()
+            .filter_map(|index| train.labels.get(*index).copied())
+            .collect();
         let batch = Batch::new(train.images.select(&chosen)?, labels, stage.view)?;
         let step = Step {
             task: self.task(),
@@ -473,15 +507,22 @@ impl<'a> Runner<'a> {
             self.expose(*index)?;
         }
         let passed = self.cursor.passed;
-        let periodic = self.cursor.schedule.as_mut().is_some_and(|schedule| schedule.due(passed));
+        let periodic = self
+            .cursor
+            .schedule
+            .as_mut()
+            .is_some_and(|schedule| schedule.due(passed));
         let manifest = self.material.manifest;
         let ended = if manifest.borders {
             None // evaluated after the event
         } else {
             let starts = manifest.starts();
-            let ends = manifest.tasks.iter().zip(&starts);
-            let mut ends = ends.map(|(task, start)| (start + task.indices.len()) as u64);
-            ends.position(|end| end == passed).map(|task| TaskId(task as u32))
+            // A task without samples has no end of its own.
+            let mut tasks = manifest.tasks.iter().zip(&starts);
+            let ends_here = |(task, start): (&ManifestTask, &usize)| {
+                !task.indices.is_empty() && (start + task.indices.len()) as u64 == passed
+            };
+            tasks.position(ends_here).map(|task| TaskId(task as u32))
         };
         if periodic || ended.is_some() {
             self.evaluate(periodic, ended)?;
@@ -498,7 +539,11 @@ impl<'a> Runner<'a> {
         let chosen: Vec<usize> = (0..test.labels.len()).filter(known).collect();
         let mut predicted = Vec::with_capacity(chosen.len());
         for batch in chosen.chunks(self.settings.eval_batch) {
-            predicted.extend(self.learner.predict(&test.images.select(batch)?)?.predicted());
+            predicted.extend(
+                self.learner
+                    .predict(&test.images.select(batch)?)?
+                    .predicted(),
+            );
         }
         let labels: Vec<ClassId> = chosen.iter().map(|index| test.labels[*index]).collect();
         let moment = Moment {

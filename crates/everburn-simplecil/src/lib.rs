@@ -11,8 +11,8 @@
 use everburn_backend::to_vec;
 use everburn_core::{
     Array, Batch, Borders, Checker, ClassId, Ctx, Error, Event, Footprint, Images, Kind, Learner,
-    Order, Output, Result, SeenClasses, Source, Spec, Stage, State, Step, StepLog, TaskInfo, Values,
-    View,
+    Order, Output, Result, SeenClasses, Source, Spec, Stage, State, Step, StepLog, TaskInfo,
+    Values, View,
 };
 use everburn_nn::Frozen;
 use serde::{Deserialize, Serialize};
@@ -36,6 +36,9 @@ pub struct SimpleCilConfig {
     pub similarity: Similarity,
     /// Images per forward pass; affects the speed alone. 128 in the official code.
     pub batch: usize,
+    /// Samples of a batch on a single-pass stream; affects after which of them it can be evaluated.
+    /// 64 in Si-Blurry.
+    pub online_batch: usize,
 }
 
 impl Default for SimpleCilConfig {
@@ -43,6 +46,7 @@ impl Default for SimpleCilConfig {
         Self {
             similarity: Similarity::Cosine,
             batch: 128,
+            online_batch: 64,
         }
     }
 }
@@ -98,12 +102,23 @@ impl ClassMeans {
     /// The means, `[classes, dim]`.
     pub fn means(&self) -> Vec<f64> {
         let rows = self.sums.chunks_exact(self.dim.max(1)).zip(&self.counts);
-        rows.flat_map(|(row, count)| row.iter().map(|sum| sum / *count as f64)).collect()
+        rows.flat_map(|(row, count)| row.iter().map(|sum| sum / *count as f64))
+            .collect()
     }
 
     /// Similarities of features `[samples, dim]` to the means, `[samples, classes]`.
-    pub fn scores(&self, features: &[f32], similarity: Similarity) -> Vec<f32> {
+    ///
+    /// # Errors
+    /// If the features are not a whole number of rows.
+    pub fn scores(&self, features: &[f32], similarity: Similarity) -> Result<Vec<f32>> {
         let dim = self.dim.max(1);
+        if !features.len().is_multiple_of(dim) {
+            return Err(Error::input(
+                "features",
+                features.len(),
+                format!("a multiple of {dim}"),
+            ));
+        }
         let mut means = self.means();
         if similarity == Similarity::Cosine {
             means.chunks_exact_mut(dim).for_each(normalise);
@@ -125,7 +140,7 @@ impl ClassMeans {
                 score as f32
             }));
         }
-        scores
+        Ok(scores)
     }
 
     /// Bytes of sums and counts.
@@ -136,7 +151,10 @@ impl ClassMeans {
     fn save(&self) -> Result<State> {
         let mut state = State::default();
         state.put_value("seen", &self.seen)?;
-        state.put("counts", Array::i64([self.counts.len()], self.counts.clone()));
+        state.put(
+            "counts",
+            Array::i64([self.counts.len()], self.counts.clone()),
+        );
         let sums = Array {
             shape: vec![self.counts.len(), self.dim],
             values: Values::F64(self.sums.clone()),
@@ -154,7 +172,8 @@ impl ClassMeans {
             Values::F64(sums)
                 if array.shape == expected
                     && sums.len() == seen.len() * self.dim
-                    && counts.len() == seen.len() =>
+                    && counts.len() == seen.len()
+                    && counts.iter().all(|count| *count > 0) =>
             {
                 let (dim, sums) = (self.dim, sums.clone());
                 Ok(Self {
@@ -164,7 +183,14 @@ impl ClassMeans {
                     sums,
                 })
             }
-            _ => Err(Error::state("sums", format!("{:?}", array.shape), format!("{expected:?}"))),
+            _ => {
+                let found = format!("{:?} with counts {counts:?}", array.shape);
+                Err(Error::state(
+                    "sums",
+                    found,
+                    format!("f64 {expected:?}, a count above 0 for each"),
+                ))
+            }
         }
     }
 }
@@ -187,7 +213,9 @@ impl SimpleCil {
     /// # Errors
     /// If a setting is wrong.
     pub fn new(config: SimpleCilConfig, frozen: Frozen) -> Result<Self> {
-        Checker::new("simplecil").positive("batch", config.batch)?;
+        let check = Checker::new("simplecil");
+        check.positive("batch", config.batch)?;
+        check.positive("online_batch", config.online_batch)?;
         let means = ClassMeans::new(frozen.backbone().dim());
         Ok(Self {
             config,
@@ -221,7 +249,11 @@ impl Learner for SimpleCil {
             name: "prototypes".to_owned(),
             source: if online { Source::Stream } else { Source::Task },
             epochs: 1,
-            batch: self.config.batch,
+            batch: if online {
+                self.config.online_batch
+            } else {
+                self.config.batch
+            },
             view: View::Test,
             order: Order::Stream,
             drop_last: false,
@@ -240,7 +272,7 @@ impl Learner for SimpleCil {
 
     fn predict(&self, images: &Images) -> Result<Output> {
         let features = to_vec(&self.frozen.features(images)?)?;
-        let scores = self.means.scores(&features, self.config.similarity);
+        let scores = self.means.scores(&features, self.config.similarity)?;
         Output::new(self.means.seen.as_slice().to_vec(), scores)
     }
 
@@ -257,16 +289,12 @@ impl Learner for SimpleCil {
 
     fn save(&self) -> Result<State> {
         let mut state = self.means.save()?;
-        state.put_value("weights", self.frozen.backbone().weights_hash())?;
+        state.put_value("backbone", self.frozen.backbone().identity())?;
         Ok(state)
     }
 
     fn restore(&mut self, state: &State) -> Result<()> {
-        let weights: String = state.value("weights")?;
-        let expected = self.frozen.backbone().weights_hash();
-        if weights != expected {
-            return Err(Error::state("weights", weights, expected));
-        }
+        self.frozen.backbone().check_identity(state)?;
         self.means = self.means.restored(state)?;
         Ok(())
     }

@@ -1,6 +1,8 @@
 //! What the tests of everburn's crates share. Not published; test code, so it panics.
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
+pub mod drive;
+
 use std::path::PathBuf;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
@@ -11,7 +13,9 @@ use serde_json::Value;
 /// The folder of golden cases: `EVERBURN_GOLDEN_DIR`, or the calling crate's own copy.
 pub fn golden_path(manifest_dir: &str, file: &str) -> PathBuf {
     let folder = std::env::var_os("EVERBURN_GOLDEN_DIR").map(PathBuf::from);
-    folder.unwrap_or_else(|| PathBuf::from(manifest_dir).join("tests/golden")).join(file)
+    folder
+        .unwrap_or_else(|| PathBuf::from(manifest_dir).join("tests/golden"))
+        .join(file)
 }
 
 /// One `.safetensors` file of golden numbers.
@@ -63,7 +67,9 @@ impl Golden {
 
     /// A size.
     pub fn size(&self, key: &str) -> usize {
-        self.meta("sizes")[key].as_u64().unwrap_or_else(|| panic!("size {key}")) as usize
+        self.meta("sizes")[key]
+            .as_u64()
+            .unwrap_or_else(|| panic!("size {key}")) as usize
     }
 
     /// A tensor's sides.
@@ -88,12 +94,29 @@ impl Golden {
 
     fn view(&self, name: &str) -> (Vec<usize>, Vec<f64>) {
         let file = self.file();
-        let view = file.tensor(name).unwrap_or_else(|e| panic!("{}: {name}: {e}", self.name));
+        let view = file
+            .tensor(name)
+            .unwrap_or_else(|e| panic!("{}: {name}: {e}", self.name));
         let data = view.data();
         let numbers = match view.dtype() {
-            Dtype::F64 => data.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b)).collect(),
-            Dtype::F32 => data.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b).into()).collect(),
-            Dtype::I64 => data.as_chunks().0.iter().map(|b| i64::from_le_bytes(*b) as f64).collect(),
+            Dtype::F64 => data
+                .as_chunks()
+                .0
+                .iter()
+                .map(|b| f64::from_le_bytes(*b))
+                .collect(),
+            Dtype::F32 => data
+                .as_chunks()
+                .0
+                .iter()
+                .map(|b| f32::from_le_bytes(*b).into())
+                .collect(),
+            Dtype::I64 => data
+                .as_chunks()
+                .0
+                .iter()
+                .map(|b| i64::from_le_bytes(*b) as f64)
+                .collect(),
             other => panic!("{name}: {other:?}"),
         };
         (view.shape().to_vec(), numbers)
@@ -116,7 +139,9 @@ impl Golden {
         let expected = self.f64(name);
         assert_eq!(found.len(), expected.len(), "{}: {name}: length", self.name);
         let largest = expected.iter().fold(0.0_f64, |a, b| a.max(b.abs()));
-        let stated = self.meta("tolerance_f32")[name].as_f64().unwrap_or(2e-6 * largest);
+        let stated = self.meta("tolerance_f32")[name]
+            .as_f64()
+            .unwrap_or(2e-6 * largest);
         let tolerance = stated.max(fraction * largest);
         for (index, (found, expected)) in found.iter().zip(&expected).enumerate() {
             let difference = (f64::from(*found) - expected).abs();
@@ -131,8 +156,17 @@ impl Golden {
 
     /// [`check`](Self::check) for a tensor.
     pub fn check_tensor<const D: usize>(&self, name: &str, found: Tensor<D>, fraction: f64) {
-        assert_eq!(found.dims().to_vec(), self.shape(name), "{}: {name}: shape", self.name);
-        self.check(name, &everburn_backend::to_vec(&found.without_autodiff()).unwrap(), fraction);
+        assert_eq!(
+            found.dims().to_vec(),
+            self.shape(name),
+            "{}: {name}: shape",
+            self.name
+        );
+        self.check(
+            name,
+            &everburn_backend::to_vec(&found.without_autodiff()).unwrap(),
+            fraction,
+        );
     }
 }
 
@@ -144,11 +178,24 @@ pub fn test_devices() -> Vec<(DeviceChoice, Device)> {
         Err(_) => {
             let mut kinds: Vec<DeviceKind> = devices().iter().map(|d| d.choice.kind).collect();
             kinds.dedup();
-            kinds.into_iter().map(|kind| DeviceChoice { kind, index: None }).collect()
+            kinds
+                .into_iter()
+                .map(|kind| DeviceChoice { kind, index: None })
+                .collect()
         }
     };
-    eprintln!("testing on: {}", choices.iter().map(|c| c.to_string()).collect::<Vec<_>>().join(", "));
-    choices.into_iter().map(|choice| (choice, choice.open().unwrap())).collect()
+    eprintln!(
+        "testing on: {}",
+        choices
+            .iter()
+            .map(|c| c.to_string())
+            .collect::<Vec<_>>()
+            .join(", ")
+    );
+    choices
+        .into_iter()
+        .map(|choice| (choice, choice.open().unwrap()))
+        .collect()
 }
 
 /// By how much a device may be off, beside the golden file's own tolerance, as a fraction of the

@@ -1,1 +1,28 @@
-//! TODO
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+//! everburn: continual learning on [burn](https://burn.dev).
+//!
+//! This crate re-exports the others under short names and knows all methods by name
+//! ([`methods`]). Each of them also works alone; depend on the one that you need.
+
+pub use everburn_backend as backend;
+pub use everburn_core as core;
+pub use everburn_data as data;
+pub use everburn_eval as eval;
+pub use everburn_nn as nn;
+pub use everburn_run as run;
+pub use everburn_stream as stream;
+
+#[cfg(feature = "baselines")]
+pub use everburn_baselines as baselines;
+#[cfg(feature = "er")]
+pub use everburn_er as er;
+#[cfg(feature = "simplecil")]
+pub use everburn_simplecil as simplecil;
+
+pub mod methods;
+pub mod presets;
+
+#[doc = include_str!("../README.md")]
+#[cfg(doctest)]
+struct Readme;

@@ -1,0 +1,102 @@
+//! `observe` and `predict` of every method on digits, as the main job calls them: a frozen backbone
+//! whose features are cached, batches of a stream without task borders.
+
+use std::hint::black_box;
+use std::time::Duration;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use everburn::core::{Batch, Ctx, Event, Key, Learner, Stage, Step};
+use everburn::data::{Dataset, Split};
+use everburn::methods::METHODS;
+use everburn::nn::{Frozen, Tuning};
+use everburn::presets::{Preset, Setting};
+use everburn_benches::{device, digits, embedded};
+
+/// Images observed before anything is measured: all classes are known and ER's memory is full.
+const OBSERVED: usize = 600;
+/// Images of a prediction, as in the runner.
+const PREDICTED: usize = 256;
+
+fn batch(split: &Split, first: usize, stage: &Stage) -> Batch {
+    let indices: Vec<usize> = (first..first + stage.batch).collect();
+    let Split { images, labels } = split.select(&indices).unwrap();
+    Batch::new(images, labels, stage.view).unwrap()
+}
+
+fn step(index: usize) -> Step {
+    Step {
+        task: None,
+        stage: 0,
+        epoch: 0,
+        epochs: 1,
+        index,
+        steps: 1000,
+    }
+}
+
+/// The learner at the beginning of its stage, and the stage.
+fn begun(name: &str, frozen: &Frozen) -> (Box<dyn Learner>, Stage) {
+    let method = everburn::methods::method(name).unwrap();
+    let setting = Setting {
+        preset: Preset::Cpu,
+        tuning: Tuning::Frozen,
+        from_scratch: false,
+    };
+    let settings = method.settings(&setting, &Default::default()).unwrap();
+    let mut learner = method
+        .build(settings, frozen.clone(), Key::from_seed(0))
+        .unwrap();
+    let stage = learner.stages(None).remove(0);
+    let cx = Ctx::new(Key::from_seed(1));
+    learner.on(&Event::StageBegin(stage.clone()), &cx).unwrap();
+    (learner, stage)
+}
+
+fn learners(c: &mut Criterion) {
+    let device = device();
+    let Dataset { train, test, .. } = digits();
+    let frozen = embedded(&device);
+    let observed = train
+        .select(&(0..OBSERVED + 64).collect::<Vec<_>>())
+        .unwrap();
+    let predicted = test
+        .select(&(0..PREDICTED).collect::<Vec<_>>())
+        .unwrap()
+        .images;
+    frozen.warm(&observed.images, |_, _| true).unwrap();
+    frozen.warm(&predicted, |_, _| true).unwrap();
+    let mut group = c.benchmark_group("learner");
+    group
+        .sample_size(10)
+        .warm_up_time(Duration::from_millis(200))
+        .measurement_time(Duration::from_millis(800));
+    for method in METHODS {
+        let name = method.name;
+        let (mut learner, stage) = begun(name, &frozen);
+        let key = Key::from_seed(2);
+        let mut index = 0;
+        for first in (0..OBSERVED).step_by(stage.batch) {
+            let cx = Ctx::new(key.at(index as u64));
+            let batch = batch(&observed, first, &stage);
+            learner.observe(&batch, &step(index), &cx).unwrap();
+            index += 1;
+        }
+        group.throughput(Throughput::Elements(PREDICTED as u64));
+        group.bench_function(format!("predict/{name}/{PREDICTED}"), |b| {
+            b.iter(|| learner.predict(black_box(&predicted)).unwrap());
+        });
+        let batch = batch(&observed, 0, &stage);
+        group.throughput(Throughput::Elements(stage.batch as u64));
+        group.bench_function(format!("observe/{name}/{}", stage.batch), |b| {
+            b.iter(|| {
+                let cx = Ctx::new(key.at(index as u64));
+                index += 1;
+                learner.observe(&batch, &step(index), &cx).unwrap()
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, learners);
+criterion_main!(benches);

@@ -1,0 +1,189 @@
+//! What may stand on the command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Continual learning on burn: run methods on streams, look at data, streams and devices.
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    version,
+    arg_required_else_help = true
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Run methods × streams × seeds and print a table. Without arguments: digits, in two minutes.
+    Bench(Box<BenchOptions>),
+    /// List the devices of this machine that this build can use.
+    Devices,
+    /// Look at data sets.
+    #[command(subcommand)]
+    Data(DataCommand),
+    /// Look at streams.
+    #[command(subcommand)]
+    Stream(StreamCommand),
+    /// Look at methods.
+    #[command(subcommand)]
+    Method(MethodCommand),
+}
+
+/// Options of `bench`. What a suite file and the options both say, the options decide.
+#[derive(Args, Default)]
+pub struct BenchOptions {
+    /// A suite in TOML, such as those in `suites/`.
+    #[arg(long)]
+    pub suite: Option<PathBuf>,
+    /// The suite's name: the folder below `--runs-dir`.
+    #[arg(long)]
+    pub name: Option<String>,
+    /// digits, cifar10, cifar100, mnist, fashion-mnist, folder:PATH; see `data list`.
+    #[arg(long)]
+    pub dataset: Option<String>,
+    /// The folder that holds the data set's own folder.
+    #[arg(long)]
+    pub data_dir: Option<PathBuf>,
+    /// How images are brought to the backbone's size: native, rgb, resize-32, resize-224, …
+    #[arg(long)]
+    pub preprocess: Option<String>,
+    /// embedded, resnet18, resnet18:FILTERS, or a timm ViT's weights (.safetensors, .pth).
+    #[arg(long)]
+    pub backbone: Option<String>,
+    /// frozen (a linear head on the backbone) or full.
+    #[arg(long)]
+    pub tuning: Option<String>,
+    /// Methods, separated by commas; see `method list`.
+    #[arg(long, value_delimiter = ',')]
+    pub methods: Vec<String>,
+    /// Streams, separated by commas; see `stream list`. Options of a stream contain commas
+    /// themselves: give those with one `--streams` each.
+    #[arg(long)]
+    pub streams: Vec<String>,
+    /// Seeds: `0..5` or `1,2,3`.
+    #[arg(long)]
+    pub seeds: Option<String>,
+    /// cpu, wgpu, wgpu:1, ndarray, cuda:0; see `devices`.
+    #[arg(long)]
+    pub device: Option<String>,
+    /// cpu (sized for two cores) or paper (as published).
+    #[arg(long)]
+    pub preset: Option<String>,
+    /// Evaluations over a single-pass stream.
+    #[arg(long, conflicts_with = "eval_period")]
+    pub evaluations: Option<u64>,
+    /// Instead: one evaluation for every so many samples, by Si-Blurry's official rule.
+    #[arg(long)]
+    pub eval_period: Option<u64>,
+    /// Use only so many training images of each class (the first in file order).
+    #[arg(long)]
+    pub train_per_class: Option<usize>,
+    /// Use only so many test images of each class.
+    #[arg(long)]
+    pub test_per_class: Option<usize>,
+    /// For choosing settings: hold this part of the training images out, and test on them instead
+    /// of the test set.
+    #[arg(long)]
+    pub holdout: Option<f64>,
+    /// Change a setting: `er.buffer=200`, `finetune.training.head_rate=0.01`, `*.epochs=3`.
+    #[arg(long = "set", value_name = "METHOD.KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Where results go.
+    #[arg(long, default_value = "runs")]
+    pub runs_dir: PathBuf,
+    /// Seconds between two checkpoints of a run.
+    #[arg(long, default_value_t = 20.0)]
+    pub checkpoint_secs: f64,
+    /// Print the plan and run nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// What to look at.
+#[derive(Subcommand)]
+pub enum DataCommand {
+    /// All data sets.
+    List,
+    /// One data set: size, licence, files, citation.
+    Info {
+        /// Its name.
+        name: String,
+    },
+    /// Check a data set's files against the official ones.
+    Verify {
+        /// Its name.
+        name: String,
+        /// The folder that holds the data set's own folder.
+        #[arg(long)]
+        data_dir: Option<PathBuf>,
+    },
+}
+
+/// What to look at.
+#[derive(Subcommand)]
+pub enum StreamCommand {
+    /// All streams.
+    List,
+    /// Draw a stream's classes over time.
+    Show {
+        /// The stream and its data.
+        #[command(flatten)]
+        of: StreamOptions,
+        /// Write an SVG file instead of drawing in the terminal.
+        #[arg(long)]
+        svg: Option<PathBuf>,
+    },
+    /// Write a stream's manifest: JSON lines, zstd-compressed unless the name ends in .jsonl.
+    Export {
+        /// The stream and its data.
+        #[command(flatten)]
+        of: StreamOptions,
+        /// The file.
+        #[arg(long, short)]
+        output: PathBuf,
+    },
+}
+
+/// A stream and its data.
+#[derive(Args)]
+pub struct StreamOptions {
+    /// split-5, split-b50-inc10, si-blurry, si-blurry:n=50,m=10,t=5, …
+    pub stream: String,
+    /// The data set.
+    #[arg(long, default_value = "digits")]
+    pub dataset: String,
+    /// The folder that holds the data set's own folder.
+    #[arg(long)]
+    pub data_dir: Option<PathBuf>,
+    /// The seed.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+}
+
+/// What to look at.
+#[derive(Subcommand)]
+pub enum MethodCommand {
+    /// All methods.
+    List,
+    /// A method's settings.
+    Show {
+        /// Its name.
+        name: String,
+        /// cpu or paper.
+        #[arg(long, default_value = "paper")]
+        preset: String,
+        /// frozen or full.
+        #[arg(long, default_value = "frozen")]
+        tuning: String,
+        /// For a backbone with random weights.
+        #[arg(long)]
+        from_scratch: bool,
+    },
+}

@@ -1,0 +1,70 @@
+//! What a suite will cost, from a short trial of each kind of run.
+
+use std::time::{Duration, Instant};
+
+use everburn::core::Result;
+use everburn::nn::Frozen;
+use everburn::run::{Plan, Runner};
+
+use crate::job::{Job, Shared};
+
+/// How long a trial of one method on one stream may take.
+const TRIAL: Duration = Duration::from_millis(1500);
+
+/// Seconds to fill the feature cache with all images, from the first few of them.
+pub fn warming(shared: &Shared, frozen: &Frozen) -> Result<f64> {
+    let images = &shared.dataset.train.images;
+    let total = images.len() + shared.dataset.test.images.len();
+    let some: Vec<usize> = (0..images.len().min(64)).collect();
+    let some = images.select(&some)?;
+    // The first pass pays for threads and pages.
+    frozen.features(&some)?;
+    let began = Instant::now();
+    frozen.features(&some)?;
+    Ok(began.elapsed().as_secs_f64() * total as f64 / some.len().max(1) as f64)
+}
+
+/// Seconds that a run will take, from its beginning. `frozen`'s cache should hold what the real run's will.
+pub fn trial(shared: &Shared, job: &Job, frozen: &Frozen) -> Result<f64> {
+    let plan = shared.plan(job)?;
+    let tested = tested(shared, job, &plan)?;
+    let learner = shared.learner(job, frozen)?;
+    let mut runner = Runner::new(shared.material(job)?, shared.settings(job), learner)?;
+    let began = Instant::now();
+    let mut warm = None;
+    while began.elapsed() < TRIAL && runner.advance()? {
+        // The first steps allocate; count from the third on.
+        if warm.is_none() && runner.progress().steps >= 3 {
+            warm = Some((runner.progress().steps, runner.times()[0]));
+        }
+    }
+    let (first, spent) = warm.unwrap_or((0, Duration::ZERO));
+    let steps = (runner.progress().steps - first).max(1) as f64;
+    let step = (runner.times()[0] - spent).as_secs_f64() / steps;
+
+    let test = &shared.dataset.test.images;
+    let some: Vec<usize> = (0..test.len().min(64)).collect();
+    let some = test.select(&some)?;
+    let began = Instant::now();
+    runner.learner().predict(&some)?;
+    let predict = began.elapsed().as_secs_f64() / some.len().max(1) as f64;
+    Ok(step * plan.steps() as f64 + predict * tested as f64)
+}
+
+/// Test images over all evaluations, as if the classes came evenly.
+fn tested(shared: &Shared, job: &Job, plan: &Plan) -> Result<usize> {
+    let (manifest, test) = (shared.manifest(job)?, shared.dataset.test.len());
+    let offline = shared.describe(job, &shared.frozen(job)?)?.offline;
+    let tasks = manifest.tasks.len();
+    Ok(if !manifest.online {
+        test * (tasks + 1) / 2
+    } else if offline {
+        test
+    } else {
+        let periodic = match shared.suite.eval {
+            everburn::stream::EvalPoints::Count(count) => count,
+            everburn::stream::EvalPoints::Period(period) => plan.samples() as u64 / period.max(1),
+        };
+        test * (periodic as usize + tasks)
+    })
+}

@@ -1,0 +1,297 @@
+//! The runs of a suite, and what they share: the data, the backbone, the streams.
+
+use std::collections::BTreeMap;
+
+use anyhow::Context as _;
+use everburn::backend::Device;
+use everburn::core::{Error, Key, Learner, Result};
+use everburn::data::{Dataset, Holdout, Preprocess, load};
+use everburn::eval::{Provenance, RunDescription, StreamKind};
+use everburn::methods::method;
+use everburn::nn::{Backbone, Frozen, Normalise, Tuning, WeightFile};
+use everburn::run::{Labelled, Material, Plan, Settings};
+use everburn::stream::{Manifest, scenario};
+use serde_json::json;
+
+use crate::suite::{BackboneChoice, Suite};
+
+/// What all runs of a suite share.
+pub struct Shared {
+    pub suite: Suite,
+    pub dataset: Dataset,
+    pub dataset_hash: String,
+    pub code: String,
+    /// By stream and seed.
+    pub manifests: BTreeMap<(String, u64), Manifest>,
+    /// The backbone, if all runs begin with the same weights.
+    pretrained: Option<Frozen>,
+    device: Device,
+}
+
+/// One run.
+#[derive(Clone, Debug)]
+pub struct Job {
+    pub method: String,
+    pub stream: String,
+    pub seed: u64,
+}
+
+impl Shared {
+    /// Loads what the suite needs, and compiles its streams.
+    pub fn load(suite: Suite) -> anyhow::Result<Self> {
+        let device = suite.device.open()?;
+        let dataset = load_dataset(&suite)?;
+        let mut manifests = BTreeMap::new();
+        for stream in &suite.streams {
+            for seed in &suite.seeds {
+                let manifest = scenario(stream)?
+                    .compile(&dataset.train.labels, dataset.num_classes(), *seed)
+                    .with_context(|| format!("stream `{stream}` on {}", dataset.name))?;
+                manifests.insert((stream.clone(), *seed), manifest);
+            }
+        }
+        let pretrained = match &suite.backbone {
+            BackboneChoice::Embedded => Some(Backbone::embedded(&device)?),
+            BackboneChoice::File(path) => {
+                let name = path
+                    .file_stem()
+                    .unwrap_or_default()
+                    .to_string_lossy()
+                    .into_owned();
+                let size = dataset.shape().height;
+                let file = WeightFile::open(path)?;
+                Some(Backbone::vit_from_file(&name, file, Some(size), None, &device)?.0)
+            }
+            BackboneChoice::ResNet18(_) => None,
+        };
+        Ok(Self {
+            dataset_hash: dataset.identity(),
+            code: crate::code::version(),
+            pretrained: pretrained.map(|backbone| Frozen::new(backbone, &device)),
+            suite,
+            dataset,
+            manifests,
+            device,
+        })
+    }
+
+    /// All runs: stream by stream, seed by seed, method by method.
+    pub fn jobs(&self) -> Vec<Job> {
+        let mut jobs = Vec::new();
+        for stream in &self.suite.streams {
+            for seed in &self.suite.seeds {
+                for method in &self.suite.methods {
+                    let (method, stream) = (method.clone(), stream.clone());
+                    jobs.push(Job {
+                        method,
+                        stream,
+                        seed: *seed,
+                    });
+                }
+            }
+        }
+        jobs
+    }
+
+    /// The stream of a run.
+    pub fn manifest(&self, job: &Job) -> Result<&Manifest> {
+        let key = (job.stream.clone(), job.seed);
+        self.manifests
+            .get(&key)
+            .ok_or_else(|| Error::other("a run's stream", "not compiled"))
+    }
+
+    /// What a run is about.
+    pub fn material<'a>(&'a self, job: &Job) -> Result<Material<'a>> {
+        let labelled = |split: &'a everburn::data::Split| Labelled {
+            images: &split.images,
+            labels: &split.labels,
+        };
+        Ok(Material {
+            manifest: self.manifest(job)?,
+            train: labelled(&self.dataset.train),
+            test: labelled(&self.dataset.test),
+        })
+    }
+
+    /// What decides a run besides its material and learner.
+    pub fn settings(&self, job: &Job) -> Settings {
+        Settings {
+            eval: self.suite.eval,
+            ..Settings::new(job.seed)
+        }
+    }
+
+    /// The backbone that a run begins with. One with random weights is drawn from the run's seed, so
+    /// that all methods of a seed begin with the same.
+    pub fn frozen(&self, job: &Job) -> Result<Frozen> {
+        if let Some(frozen) = &self.pretrained {
+            return Ok(frozen.clone());
+        }
+        let BackboneChoice::ResNet18(filters) = self.suite.backbone else {
+            return Err(Error::other("the backbone", "not loaded"));
+        };
+        let key = Key::from_seed(job.seed).child("backbone");
+        let side = self.dataset.shape().height;
+        let backbone = Backbone::resnet18(filters, side, self.normalise(), key, &self.device)?;
+        Ok(Frozen::new(backbone, &self.device))
+    }
+
+    /// The data set's own statistics, for a network that begins with random weights.
+    fn normalise(&self) -> Normalise {
+        let known = everburn::data::info(&self.suite.dataset).ok();
+        let three = |values: &[f32]| -> Option<[f32; 3]> {
+            match *values {
+                [grey] => Some([grey; 3]),
+                [r, g, b] => Some([r, g, b]),
+                _ => None,
+            }
+        };
+        known
+            .and_then(|entry| entry.normalisation.first())
+            .and_then(|n| {
+                Some(Normalise {
+                    mean: three(n.mean)?,
+                    std: three(n.std)?,
+                })
+            })
+            .unwrap_or(Normalise::HALF)
+    }
+
+    /// A learner that has seen nothing.
+    pub fn learner(&self, job: &Job, frozen: &Frozen) -> Result<Box<dyn Learner>> {
+        let settings = self
+            .suite
+            .settings
+            .get(&job.method)
+            .cloned()
+            .unwrap_or_default();
+        let key = Key::from_seed(job.seed).child("learner");
+        method(&job.method)?.build(settings, frozen.clone(), key)
+    }
+
+    /// What a run will be fed; refuses what cannot run.
+    pub fn plan(&self, job: &Job) -> Result<Plan> {
+        let learner = self.learner(job, &self.frozen(job)?)?;
+        Plan::new(
+            learner.as_ref(),
+            self.manifest(job)?,
+            &self.dataset.train.labels,
+        )
+    }
+
+    /// Whether a run reads features from the cache.
+    pub fn is_frozen(&self, job: &Job) -> Result<bool> {
+        Ok(self.suite.tuning_of(&job.method)? == Tuning::Frozen)
+    }
+
+    /// A run in words.
+    pub fn describe(&self, job: &Job, frozen: &Frozen) -> Result<RunDescription> {
+        let manifest = self.manifest(job)?;
+        let offline = self.learner(job, frozen)?.spec().offline;
+        Ok(RunDescription {
+            method: job.method.clone(),
+            stream: manifest.scenario.clone(),
+            dataset: self.dataset_name(),
+            backbone: frozen.backbone().name().to_owned(),
+            tuning: self.suite.tuning_of(&job.method)?.name().to_owned(),
+            preset: self.suite.preset.name().to_owned(),
+            device: self.suite.device.to_string(),
+            seed: job.seed,
+            offline,
+            kind: Some(if manifest.online {
+                StreamKind::Online
+            } else {
+                StreamKind::Split
+            }),
+        })
+    }
+
+    fn dataset_name(&self) -> String {
+        let mut name = self.dataset.name.clone();
+        if let Some(n) = self.suite.train_per_class {
+            name += &format!(", {n} per class");
+        }
+        if let Some(n) = self.suite.test_per_class {
+            name += &format!(", {n} test per class");
+        }
+        name
+    }
+
+    /// Everything that decides a run's result, and the hash of it.
+    pub fn provenance(&self, job: &Job, frozen: &Frozen) -> Result<Provenance> {
+        let run = self.describe(job, frozen)?;
+        let settings = &self.suite.settings.get(&job.method);
+        let config = json!({ "run": run, "settings": settings, "eval": self.suite.eval });
+        let hash = |text: String| blake3::hash(text.as_bytes()).to_hex().to_string();
+        let config_hash = hash(config.to_string());
+        let manifest_hash = self.manifest(job)?.hash();
+        let weights_hash = frozen.backbone().identity();
+        let all = [
+            &config_hash,
+            &manifest_hash,
+            &self.dataset_hash,
+            &weights_hash,
+            &self.code,
+        ];
+        let all: Vec<&str> = all.iter().map(|part| part.as_str()).collect();
+        Ok(Provenance {
+            run_id: hash(all.join(" "))[..16].to_owned(),
+            config_hash,
+            manifest_hash,
+            dataset_hash: self.dataset_hash.clone(),
+            weights_hash: Some(weights_hash),
+            code: self.code.clone(),
+        })
+    }
+
+    /// A run's settings as a file for its folder.
+    pub fn config_text(&self, job: &Job, frozen: &Frozen) -> anyhow::Result<String> {
+        #[derive(serde::Serialize)]
+        struct Config<'a> {
+            run: RunDescription,
+            provenance: Provenance,
+            settings: Option<toml::Value>,
+            eval: &'a everburn::stream::EvalPoints,
+        }
+        let settings = self.suite.settings.get(&job.method);
+        let config = Config {
+            run: self.describe(job, frozen)?,
+            provenance: self.provenance(job, frozen)?,
+            settings: settings.and_then(|s| toml::Value::try_from(without_nulls(s)).ok()),
+            eval: &self.suite.eval,
+        };
+        Ok(toml::to_string(&config)?)
+    }
+}
+
+/// TOML has no null.
+fn without_nulls(value: &serde_json::Value) -> serde_json::Value {
+    match value {
+        serde_json::Value::Object(table) => {
+            let kept = table.iter().filter(|(_, v)| !v.is_null());
+            kept.map(|(k, v)| (k.clone(), without_nulls(v)))
+                .collect::<serde_json::Map<_, _>>()
+                .into()
+        }
+        other => other.clone(),
+    }
+}
+
+fn load_dataset(suite: &Suite) -> anyhow::Result<Dataset> {
+    let preprocess: Preprocess = suite.preprocess.parse()?;
+    let mut dataset = load(&suite.dataset, suite.data_dir.as_deref(), &preprocess)?;
+    if let Some(fraction) = suite.holdout {
+        dataset = dataset.holdout(
+            Holdout::Fraction(fraction),
+            Key::from_seed(0).child("holdout"),
+        )?;
+    }
+    if let Some(n) = suite.train_per_class {
+        dataset = dataset.take_per_class(n)?;
+    }
+    if let Some(n) = suite.test_per_class {
+        dataset = dataset.take_test_per_class(n)?;
+    }
+    Ok(dataset)
+}
