@@ -151,7 +151,7 @@ impl<'a> Bench<'a> {
         if self.shared.is_frozen(job)? && !self.warmed {
             self.warm(&frozen)?;
             // A backbone with random weights is another one for each seed.
-            self.warmed = !self.shared.suite.backbone.from_scratch();
+            self.warmed = !self.shared.suite.backbone.is_random();
         }
         folder.describe(
             &self.shared.config_text(job, &frozen)?,
@@ -276,8 +276,7 @@ impl<'a> Bench<'a> {
 
     fn say(&self, job: &Job, record: &RunRecord, took: &str) {
         if self.quiet {
-            let last = record.metrics.get("accuracy/last-sample-weighted");
-            let last = last.or_else(|| record.metrics.values().next()).copied();
+            let last = record.metrics.get("accuracy/last/sample-weighted");
             let last = last.map_or_else(String::new, |a| format!("  A_last {:.2} %", 100.0 * a));
             eprintln!("{}{last}  ({took})", self.title(job));
         }
@@ -381,7 +380,7 @@ fn dry_run(shared: &Shared, jobs: &[Job], folder: &Path) -> anyhow::Result<()> {
                 format::seconds(seconds)
             );
             total += seconds;
-            warmed = !shared.suite.backbone.from_scratch();
+            warmed = !shared.suite.backbone.is_random();
             // The trial needs the features of the images that it meets.
             let some: Vec<usize> = (0..dataset.train.len().min(2000)).collect();
             frozen.warm(&dataset.train.images.select(&some)?, |_, _| true)?;

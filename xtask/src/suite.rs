@@ -90,7 +90,7 @@ impl BackboneChoice {
     }
 
     /// Whether it begins with random weights.
-    pub fn from_scratch(&self) -> bool {
+    pub fn is_random(&self) -> bool {
         matches!(self, Self::ResNet18(_))
     }
 }
@@ -145,7 +145,7 @@ impl Suite {
             (None, None) => BackboneChoice::Embedded,
         };
         let tuning = match (&options.tuning, &file.tuning) {
-            (None, None) if backbone.from_scratch() => Tuning::Full,
+            (None, None) if backbone.is_random() => Tuning::Full,
             (option, file) => parse_tuning(&text(option, file.clone(), "frozen"))?,
         };
         let preset: Preset = text(&options.preset, file.preset, "cpu").parse()?;
@@ -253,7 +253,7 @@ impl Suite {
             } else {
                 self.tuning
             },
-            from_scratch: self.backbone.from_scratch(),
+            from_scratch: self.backbone.is_random(),
         }
     }
 

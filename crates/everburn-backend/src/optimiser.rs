@@ -166,6 +166,13 @@ impl Moments {
     }
 }
 
+/// The moments of a parameter, and how many values it had when they were made.
+#[derive(Clone)]
+struct Kept {
+    moments: Moments,
+    len: usize,
+}
+
 /// Drives burn's update rules parameter by parameter, with groups, and with state kept by path.
 ///
 /// burn's own module optimiser keys its state by numbers drawn anew in each process, so a state
@@ -174,7 +181,7 @@ impl Moments {
 pub struct Optimiser {
     rule: Rule,
     groups: Vec<Group>,
-    moments: BTreeMap<String, Moments>,
+    moments: BTreeMap<String, Kept>,
 }
 
 impl Optimiser {
@@ -240,38 +247,25 @@ impl Optimiser {
         let Some(group) = self.groups.iter().find(|g| path.starts_with(&g.prefix)) else {
             return Ok(value);
         };
-        let (rate, decay) = (group.rate, group.weight_decay);
+        let rates = [group.rate, group.weight_decay];
+        let (len, device) = (value.dims()[0], value.device());
         let moments = match self.moments.remove(path) {
-            Some(moments) => Some(self.grown(path, moments, value.dims()[0], &value.device())?),
+            Some(kept) => Some(self.grown(path, kept, len, &device)?),
             None => None,
         };
-        let (value, moments) = apply(self.rule, rate, decay, value, grad, moments);
+        let (value, moments) = apply(self.rule, rates, value, grad, moments);
         if let Some(moments) = moments {
-            self.moments.insert(path.to_owned(), moments);
+            self.moments.insert(path.to_owned(), Kept { moments, len });
         }
         Ok(value)
     }
 
     /// The moments, lengthened by zeros if the parameter is longer than they are.
-    fn grown(&self, path: &str, moments: Moments, len: usize, device: &Device) -> Result<Moments> {
-        let current = match &moments {
-            Moments::Sgd(_) => None,
-            Moments::Adam(state) => Some(state.momentum.moment_1.dims()[0]),
-            Moments::AdamW(state) => Some(state.momentum.moment_1.dims()[0]),
-        };
-        // SGD's velocity is private to burn; its length shows only in the flat form.
-        let plain_sgd = matches!(self.rule, Rule::Sgd(s) if s.momentum == 0.0);
-        if current == Some(len) || plain_sgd {
-            return Ok(moments);
+    fn grown(&self, path: &str, kept: Kept, len: usize, device: &Device) -> Result<Moments> {
+        if kept.len == len {
+            return Ok(kept.moments);
         }
-        let sink = moments.flatten();
-        let lengths_agree = sink
-            .tensors
-            .iter()
-            .all(|(_, data)| data.num_elements() == len);
-        if lengths_agree {
-            return Ok(moments);
-        }
+        let sink = kept.moments.flatten();
         let time = Moments::time(&sink);
         let mut tensors = Vec::new();
         for (name, data) in sink.tensors {
@@ -285,19 +279,15 @@ impl Optimiser {
 
     /// Bytes of the moments.
     pub fn memory(&self) -> Memory {
-        let values: usize = (self.moments.values())
-            .map(|m| {
-                m.flatten()
-                    .tensors
-                    .iter()
-                    .map(|(_, t)| t.num_elements())
-                    .sum::<usize>()
-            })
-            .sum();
+        let per_value = match self.rule {
+            Rule::Sgd(settings) => usize::from(settings.momentum > 0.0),
+            Rule::Adam(_) | Rule::AdamW(_) => 2,
+        };
+        let values: usize = self.moments.values().map(|kept| kept.len).sum();
         Memory {
             kind: Kind::Optimiser,
             name: "moments".to_owned(),
-            bytes: 4 * values as u64,
+            bytes: 4 * (values * per_value) as u64,
         }
     }
 
@@ -308,9 +298,9 @@ impl Optimiser {
     pub fn save(&self) -> Result<State> {
         let mut state = State::default();
         let mut times = BTreeMap::new();
-        for (path, moments) in &self.moments {
-            let sink = moments.flatten();
-            times.insert(path, Moments::time(&sink));
+        for (path, kept) in &self.moments {
+            let sink = kept.moments.flatten();
+            times.insert(path, (Moments::time(&sink), kept.len));
             for (name, data) in sink.tensors {
                 let values = data_to_vec(path, data)?;
                 state.put(format!("{path}/{name}"), Array::f32([values.len()], values));
@@ -333,9 +323,9 @@ impl Optimiser {
         if rates.len() != self.groups.len() {
             return Err(Error::state("rates", rates.len(), self.groups.len()));
         }
-        let times: BTreeMap<String, u64> = state.value("steps")?;
+        let times: BTreeMap<String, (u64, usize)> = state.value("steps")?;
         let mut moments = BTreeMap::new();
-        for (path, time) in times {
+        for (path, (time, len)) in times {
             let prefix = format!("{path}/");
             let mut tensors = Vec::new();
             for name in state.arrays.keys().filter(|name| name.starts_with(&prefix)) {
@@ -345,7 +335,7 @@ impl Optimiser {
             let one = Moments::unflatten(self.rule, tensors, time, device).ok_or_else(|| {
                 Error::state(&path, "moments of another rule", format!("{:?}", self.rule))
             })?;
-            moments.insert(path, one);
+            moments.insert(path, Kept { moments: one, len });
         }
         for (group, rate) in self.groups.iter_mut().zip(rates) {
             group.rate = rate;
@@ -362,13 +352,12 @@ fn data_to_vec(path: &str, data: TensorData) -> Result<Vec<f32>> {
 
 fn apply(
     rule: Rule,
-    rate: f64,
-    decay: f64,
+    [rate, decay]: [f64; 2],
     value: Tensor<1>,
     grad: Tensor<1>,
     moments: Option<Moments>,
 ) -> (Tensor<1>, Option<Moments>) {
-    let coupled = (decay > 0.0).then(|| WeightDecayConfig {
+    let coupled = (decay > 0.0).then_some(WeightDecayConfig {
         penalty: decay as f32,
     });
     match rule {

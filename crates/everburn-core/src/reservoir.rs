@@ -181,19 +181,15 @@ impl Reservoir {
             return Err(Error::state("capacity", capacity, self.capacity));
         }
         let seen: u64 = state.value("seen")?;
-        let (images, labels) = if state.arrays.contains_key("images") {
+        // Only a memory that was never shown anything has no arrays.
+        let (images, labels) = if seen == 0 && state.arrays.is_empty() {
+            (None, Vec::new())
+        } else {
             let (shape, pixels) = state.u8("images")?;
-            let &[count, height, width, channels] = shape else {
+            let &[_, height, width, channels] = shape else {
                 return Err(Error::state("images", format!("{shape:?}"), "four sides"));
             };
             let images = Images::new(ImageShape::new(height, width, channels), pixels.to_vec())?;
-            if images.len() != count {
-                return Err(Error::state(
-                    "images",
-                    images.len(),
-                    format!("{count}, as its shape says"),
-                ));
-            }
             let label = |label: &i64| {
                 let class = u32::try_from(*label);
                 class
@@ -206,13 +202,17 @@ impl Reservoir {
                 .map(label)
                 .collect::<Result<Vec<_>>>()?;
             (Some(images), labels)
-        } else {
-            (None, Vec::new())
         };
         let held = images.as_ref().map_or(0, Images::len);
-        if held != labels.len() || held > capacity || held as u64 > seen {
-            let expected = format!("{held} labels, at most {capacity} and the {seen} seen");
-            return Err(Error::state("labels", labels.len(), expected));
+        // Both rules fill every slot before they overwrite one.
+        let expected = usize::try_from(seen).unwrap_or(usize::MAX).min(capacity);
+        if held != expected || labels.len() != expected {
+            let found = format!("{held} images, {} labels", labels.len());
+            return Err(Error::state(
+                "images",
+                found,
+                format!("{expected} of {seen} shown"),
+            ));
         }
         (self.seen, self.images, self.labels) = (seen, images, labels);
         Ok(())

@@ -6,8 +6,8 @@
 //! keeps a uniform sample of all that has passed.
 
 use everburn_core::{
-    Batch, Borders, Checker, Ctx, Event, Footprint, Images, Key, Kind, Learner, Output, Reservoir,
-    ReservoirRule, Result, Source, Spec, Stage, State, Step, StepLog, TaskInfo,
+    Batch, Borders, Checker, Ctx, Error, Event, Footprint, Images, Key, Kind, Learner, Output,
+    Reservoir, ReservoirRule, Result, Source, Spec, Stage, State, Step, StepLog, TaskInfo,
 };
 use everburn_nn::{Frozen, Recipe, Trainee, check_loss};
 use serde::{Deserialize, Serialize};
@@ -96,6 +96,10 @@ impl Er {
 
     /// One step on a batch (x, y) and a batch (x_m, y_m) drawn from the memory.
     fn update(&mut self, batch: &Batch, key: Key) -> Result<f32> {
+        // Else the memory alone would make a step.
+        if batch.images.is_empty() {
+            return Err(Error::input("a batch", "no image", "at least one"));
+        }
         let drawn = self
             .memory
             .draw(self.config.replay_batch, key.child("draw"))?;

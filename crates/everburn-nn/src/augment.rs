@@ -308,7 +308,7 @@ mod tests {
         let (images, key) = (ramp(4, 8), Key::from_seed(4));
         let both = |images: Tensor<4>| to_vec(&Augment::pilot().apply(images, key)).unwrap();
         assert_eq!(both(images.clone()), both(images.clone()));
-        let first = both(images.clone().slice([0..1]));
+        let first = both(images.clone().narrow(0, 0, 1));
         assert_eq!(first, both(images)[..first.len()]);
     }
 

@@ -152,18 +152,14 @@ impl Backbone {
         device: &Device,
     ) -> Result<(Self, LoadReport)> {
         let mut config = read_vit_config(&file)?;
+        let mut hash = file.hash().to_owned();
         if let Some(image) = image.filter(|image| *image != config.image) {
             config.image = image;
             config.validate()?;
             fit_pos_embed(&mut file, config.grid(), device)?;
+            let resampled = format!("{hash} at {image}");
+            hash = blake3::hash(resampled.as_bytes()).to_hex().to_string();
         }
-        let hash = if image.is_none() {
-            file.hash().to_owned()
-        } else {
-            blake3::hash(format!("{} at {}", file.hash(), config.image).as_bytes())
-                .to_hex()
-                .to_string()
-        };
         let normalise = normalise
             .or_else(|| read_normalise(&file))
             .unwrap_or(Normalise::HALF);
@@ -216,6 +212,10 @@ impl Backbone {
         normalise: Normalise,
     ) -> Result<Self> {
         let mut hasher = blake3::Hasher::new();
+        if let Encoder::Vit(vit) = &encoder {
+            // The number of heads leaves no trace in the shapes.
+            hasher.update(&(vit.config().heads as u64).to_le_bytes());
+        }
         for (path, array) in &save_params(&encoder)?.arrays {
             hasher.update(path.as_bytes());
             if let everburn_core::Values::F32(values) = &array.values {

@@ -280,6 +280,23 @@ impl Network {
         Ok(value.first().copied().unwrap_or(f32::NAN))
     }
 
+    /// One step on the mean cross-entropy of a batch over all classes seen.
+    ///
+    /// # Errors
+    /// If the batch does not fit, or the device fails.
+    pub fn step(
+        &mut self,
+        images: &Images,
+        labels: &[ClassId],
+        view: View,
+        key: Key,
+    ) -> Result<f32> {
+        let mut live = self.live();
+        let loss = live.loss(images, labels, view, key)?;
+        let tape = live.into_tape();
+        self.update(tape, loss)
+    }
+
     /// Features `[batch, dim]` as the network has them now.
     ///
     /// # Errors
@@ -488,24 +505,5 @@ impl Live<'_> {
             trained: self.trained,
             statistics: self.statistics,
         }
-    }
-}
-
-impl Network {
-    /// One step on the mean cross-entropy of a batch over all classes seen.
-    ///
-    /// # Errors
-    /// If the batch does not fit, or the device fails.
-    pub fn step(
-        &mut self,
-        images: &Images,
-        labels: &[ClassId],
-        view: View,
-        key: Key,
-    ) -> Result<f32> {
-        let mut live = self.live();
-        let loss = live.loss(images, labels, view, key)?;
-        let tape = live.into_tape();
-        self.update(tape, loss)
     }
 }

@@ -86,8 +86,8 @@ fn antialiased_row(out: &mut [f32], centre: f64, stretch: f64, kernel: Kernel) {
     let end = (centre + reach + 0.5).floor().clamp(0.0, last) as usize;
     let weight = |tap: usize| kernel.weight((tap as f64 + 0.5 - centre) / stretch, -0.5);
     let total: f64 = (first..end).map(weight).sum();
-    for tap in first..end {
-        out[tap] = (weight(tap) / total) as f32;
+    for (tap, value) in out.iter_mut().enumerate().take(end).skip(first) {
+        *value = (weight(tap) / total) as f32;
     }
 }
 

@@ -132,7 +132,7 @@ impl Attention {
             .reshape([batch, tokens, 3, heads, head_dim])
             .permute([2, 0, 3, 1, 4]);
         let part = |index: usize| -> Tensor<4> {
-            (qkv.clone().slice([index..index + 1])).reshape([batch, heads, tokens, head_dim])
+            (qkv.clone().narrow(0, index, 1)).reshape([batch, heads, tokens, head_dim])
         };
         let (q, k, v) = (part(0), part(1), part(2));
         let out = if q.is_autodiff() {

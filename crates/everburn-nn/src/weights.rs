@@ -7,6 +7,7 @@ use std::path::Path;
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Tensor, TensorData};
 use everburn_core::{Error, Result};
+use pytorch_reader::PytorchReader;
 use safetensors::{Dtype, SafeTensors};
 
 /// A tensor as a file holds it, in 32-bit floats.
@@ -95,37 +96,28 @@ impl WeightFile {
     fn from_pytorch(source: &str, bytes: &[u8], path: &Path) -> Result<Self> {
         let damaged =
             |error: &dyn fmt::Display| Error::input(source, error, "a complete PyTorch state_dict");
+        let mut reader = PytorchReader::new(path).map_err(|error| damaged(&error))?;
         // Checkpoints of training scripts nest the weights.
-        let mut reader =
-            pytorch_reader::PytorchReader::new(path).map_err(|error| damaged(&error))?;
         for key in ["state_dict", "model"] {
-            if reader.is_empty()
-                || reader
-                    .keys()
-                    .iter()
-                    .all(|k| k.starts_with(&format!("{key}.")))
-            {
-                if let Ok(inner) = pytorch_reader::PytorchReader::with_top_level_key(path, key) {
-                    reader = inner;
-                }
+            let below = format!("{key}.");
+            let nested = reader.keys().iter().all(|name| name.starts_with(&below));
+            if nested && let Ok(inner) = PytorchReader::with_top_level_key(path, key) {
+                reader = inner;
             }
         }
         let mut tensors = BTreeMap::new();
         let sorted: BTreeMap<_, _> = reader.tensors().iter().collect();
         for (name, tensor) in sorted {
             let data = tensor.read().map_err(|error| damaged(&error))?;
-            let dtype = match format!("{:?}", tensor.dtype()).to_lowercase().as_str() {
-                "f32" | "float32" | "float" => Dtype::F32,
-                "f64" | "float64" | "double" => Dtype::F64,
-                "f16" | "float16" | "half" => Dtype::F16,
-                "bf16" | "bfloat16" => Dtype::BF16,
-                "i64" | "int64" | "long" => Dtype::I64,
+            let dtype = match tensor.dtype() {
+                pytorch_reader::DType::F32 => Dtype::F32,
+                pytorch_reader::DType::F64 => Dtype::F64,
+                pytorch_reader::DType::F16 => Dtype::F16,
+                pytorch_reader::DType::BF16 => Dtype::BF16,
+                pytorch_reader::DType::I64 => Dtype::I64,
                 other => {
-                    return Err(Error::input(
-                        format!("{source}, tensor `{name}`"),
-                        other,
-                        KINDS,
-                    ));
+                    let what = format!("{source}, tensor `{name}`");
+                    return Err(Error::input(what, format!("{other:?}"), KINDS));
                 }
             };
             let values = decode(dtype, &data).ok_or_else(|| {

@@ -14,16 +14,8 @@ use crate::Checkpoint;
 /// # Errors
 /// If the disk refuses; the file that was there stays, and no temporary file is left.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
-    let failed = |error: &dyn std::fmt::Display| Error::other(path.display().to_string(), error);
-    let folder = path
-        .parent()
-        .filter(|p| !p.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(|e| failed(&e))?;
-    file.write_all(bytes).map_err(|e| failed(&e))?;
-    file.as_file().sync_all().map_err(|e| failed(&e))?;
-    file.persist(path).map_err(|e| failed(&e.error))?;
-    Ok(())
+    everburn_stream::write_atomically(path, |mut file| file.write_all(bytes))
+        .map_err(|error| Error::other(path.display().to_string(), error))
 }
 
 /// The folder of one run: `config.toml`, `manifest.jsonl.zst`, `checkpoint`, `result.json`,

@@ -43,7 +43,18 @@ impl Plan {
         let mut stages = Vec::new();
         for segment in segments(manifest) {
             let info = segment.and_then(|task| manifest.task_info(task));
-            for stage in learner.stages(info.as_ref()) {
+            let asked = learner.stages(info.as_ref());
+            let passes = asked
+                .iter()
+                .filter(|stage| stage.source == Source::Stream)
+                .count();
+            if passes > 1 {
+                return Err(Error::unsupported(
+                    format!("`{}` on `{}`", spec.method, manifest.scenario),
+                    format!("it asks for {passes} passes over the stream, which passes once"),
+                ));
+            }
+            for stage in asked {
                 check(&spec.method, spec.offline, manifest, &stage)?;
                 stages.push(planned(manifest, labels, segment, stage));
             }

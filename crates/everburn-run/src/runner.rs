@@ -72,6 +72,9 @@ enum Phase {
 /// Where a run stands: together with the learner's state all that a resume needs.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Cursor {
+    /// Hash of the manifest, which the position refers to.
+    manifest: String,
+    settings: Settings,
     segment: usize,
     phase: Phase,
     stages: Vec<Stage>,
@@ -160,6 +163,8 @@ impl<'a> Runner<'a> {
             None
         };
         let cursor = Cursor {
+            manifest: manifest.hash(),
+            settings,
             segment: 0,
             phase: Phase::TaskBegin,
             stages: Vec::new(),
@@ -198,6 +203,17 @@ impl<'a> Runner<'a> {
     ) -> Result<Self> {
         let mut runner = Self::new(material, settings, learner)?;
         let cursor: Cursor = checkpoint.cursor()?;
+        if cursor.manifest != runner.cursor.manifest {
+            return Err(Error::state(
+                "manifest",
+                cursor.manifest,
+                &runner.cursor.manifest,
+            ));
+        }
+        if cursor.settings != settings {
+            let (found, expected) = (format!("{:?}", cursor.settings), format!("{settings:?}"));
+            return Err(Error::state("settings", found, expected));
+        }
         if cursor.segment > runner.segments.len() || cursor.stage > cursor.stages.len() {
             let expected = format!("at most {} segments", runner.segments.len());
             return Err(Error::state("cursor", cursor.segment, expected));
@@ -213,6 +229,11 @@ impl<'a> Runner<'a> {
     /// If the learner's state cannot be read back from its device.
     pub fn checkpoint(&self) -> Result<Checkpoint> {
         Checkpoint::new(&self.cursor, self.learner.save()?)
+    }
+
+    /// The manifest's stream.
+    pub fn manifest(&self) -> &'a Manifest {
+        self.material.manifest
     }
 
     /// What will be fed.
@@ -564,12 +585,5 @@ impl<'a> Runner<'a> {
         if now.total() > self.cursor.peak.total() {
             self.cursor.peak = now;
         }
-    }
-}
-
-impl<'a> Runner<'a> {
-    /// The manifest's stream.
-    pub fn manifest(&self) -> &'a Manifest {
-        self.material.manifest
     }
 }

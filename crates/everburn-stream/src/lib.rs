@@ -16,6 +16,7 @@
 //! | a base task, then increments | [`SplitTasks::base_increment`] | `split-bN-incM` |
 //! | disjoint and blurry classes mixed | [`SiBlurry`] | `si-blurry`, `si-blurry+borders` |
 
+mod atomic;
 mod eval_points;
 mod hash;
 mod manifest;
@@ -27,6 +28,7 @@ pub mod show;
 mod si_blurry;
 mod split;
 
+pub use atomic::write_atomically;
 pub use eval_points::{EvalPoints, EvalSchedule};
 pub use hash::fnv1a64;
 pub use manifest::{FORMAT_VERSION, Manifest, ManifestTask};

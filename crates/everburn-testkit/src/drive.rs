@@ -375,7 +375,6 @@ pub fn check_refusals(
         };
         let mut longer = array.shape.clone();
         longer[0] += 1;
-        let per_row = array.values.len() / array.shape[0];
         let rows = longer.iter().product();
         let more = match &array.values {
             Values::F32(v) => Values::F32(v.iter().copied().cycle().take(rows).collect()),
@@ -383,7 +382,6 @@ pub fn check_refusals(
             Values::I64(v) => Values::I64(v.iter().copied().cycle().take(rows).collect()),
             Values::U8(v) => Values::U8(v.iter().copied().cycle().take(rows).collect()),
         };
-        assert!(per_row > 0);
         damaged.push(replace("missing", None));
         damaged.push(replace("another type", Some(with(&array.shape, kind))));
         damaged.push(replace(

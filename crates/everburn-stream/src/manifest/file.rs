@@ -7,6 +7,7 @@ use everburn_core::{ClassId, Error, Result, TaskId};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{Manifest, ManifestTask};
+use crate::write_atomically;
 
 /// The version of the manifest file's format that this crate writes, and the only one it reads.
 pub const FORMAT_VERSION: u32 = 1;
@@ -121,22 +122,15 @@ impl Manifest {
     }
 
     fn save_to(&self, path: &Path) -> io::Result<()> {
-        let folder = match path.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
-        let temporary = new_temporary(folder)?;
-        if path.extension().is_some_and(|end| end == "jsonl") {
-            self.write_lines(temporary.as_file())?;
-        } else {
-            let mut encoder = zstd::Encoder::new(temporary.as_file(), ZSTD_LEVEL)?;
+        write_atomically(path, |file| {
+            if path.extension().is_some_and(|end| end == "jsonl") {
+                return self.write_lines(file);
+            }
+            let mut encoder = zstd::Encoder::new(file, ZSTD_LEVEL)?;
             encoder.include_checksum(true)?;
             self.write_lines(&mut encoder)?;
-            encoder.finish()?;
-        }
-        temporary.as_file().sync_all()?;
-        temporary.persist(path)?;
-        Ok(())
+            encoder.finish().map(drop)
+        })
     }
 
     /// Reads a manifest file, compressed or not.
@@ -155,18 +149,6 @@ impl Manifest {
             read(file, &name)
         }
     }
-}
-
-/// A file with a name of its own, readable by whoever may read other new files.
-fn new_temporary(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".manifest-").suffix(".tmp");
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        builder.permissions(std::fs::Permissions::from_mode(0o666));
-    }
-    builder.tempfile_in(folder)
 }
 
 fn write_line(writer: &mut impl Write, line: &impl Serialize) -> io::Result<()> {
