@@ -297,16 +297,18 @@ impl Optimiser {
     /// If the device fails to hand them over.
     pub fn save(&self) -> Result<State> {
         let mut state = State::default();
-        let mut times = BTreeMap::new();
+        let (mut times, mut lengths) = (BTreeMap::new(), BTreeMap::new());
         for (path, kept) in &self.moments {
             let sink = kept.moments.flatten();
-            times.insert(path, (Moments::time(&sink), kept.len));
+            times.insert(path, Moments::time(&sink));
+            lengths.insert(path, kept.len);
             for (name, data) in sink.tensors {
                 let values = data_to_vec(path, data)?;
                 state.put(format!("{path}/{name}"), Array::f32([values.len()], values));
             }
         }
         state.put_value("steps", times)?;
+        state.put_value("lengths", lengths)?;
         state.put_value(
             "rates",
             self.groups.iter().map(|g| g.rate).collect::<Vec<_>>(),
@@ -323,9 +325,13 @@ impl Optimiser {
         if rates.len() != self.groups.len() {
             return Err(Error::state("rates", rates.len(), self.groups.len()));
         }
-        let times: BTreeMap<String, (u64, usize)> = state.value("steps")?;
+        let times: BTreeMap<String, u64> = state.value("steps")?;
+        let lengths: BTreeMap<String, usize> = state.value("lengths")?;
         let mut moments = BTreeMap::new();
-        for (path, (time, len)) in times {
+        for (path, time) in times {
+            let len = (lengths.get(&path).copied()).ok_or_else(|| {
+                Error::state("lengths", "nothing", format!("a length of `{path}`"))
+            })?;
             let prefix = format!("{path}/");
             let mut tensors = Vec::new();
             for name in state.arrays.keys().filter(|name| name.starts_with(&prefix)) {

@@ -332,7 +332,10 @@ impl Network {
             ..Footprint::default()
         };
         match &self.trained.backbone {
-            Some(encoder) => footprint.add(Kind::Trained, "backbone", param_bytes(encoder)),
+            Some(encoder) => {
+                footprint.add(Kind::Trained, "backbone", param_bytes(encoder));
+                footprint.add(Kind::Frozen, "backbone as it began", backbone.bytes());
+            }
             None => footprint.add(Kind::Frozen, "backbone", backbone.bytes()),
         }
         let head = self.trained.head.as_ref().map_or(0, param_bytes);

@@ -41,7 +41,7 @@ impl Plan {
             ));
         }
         let mut stages = Vec::new();
-        for segment in segments(manifest) {
+        for segment in segments(manifest, spec.offline) {
             let info = segment.and_then(|task| manifest.task_info(task));
             let asked = learner.stages(info.as_ref());
             let passes = asked
@@ -73,9 +73,10 @@ impl Plan {
     }
 }
 
-/// The parts of a stream between which a learner is told of a border: its tasks, or one part.
-pub(crate) fn segments(manifest: &Manifest) -> Vec<Option<TaskId>> {
-    if manifest.borders {
+/// The parts of a stream between which a learner is told of a border: its tasks, or one part. A
+/// reference that learns after the end of a single pass meets no borders on the way.
+pub(crate) fn segments(manifest: &Manifest, offline: bool) -> Vec<Option<TaskId>> {
+    if manifest.borders && !(manifest.online && offline) {
         manifest.tasks().map(|(task, _)| Some(task)).collect()
     } else {
         vec![None]

@@ -1,7 +1,7 @@
 use std::time::{Duration, Instant};
 
 use everburn_core::{
-    Batch, ClassId, Ctx, Error, Event, Footprint, Images, Key, Learner, Result, SeenClasses,
+    Batch, ClassId, Ctx, Error, Event, Footprint, Images, Key, Kind, Learner, Result, SeenClasses,
     Source, Stage, Step, TaskId,
 };
 use everburn_eval::{AccountedMemory, Evaluation, History, Moment, Period};
@@ -179,7 +179,7 @@ impl<'a> Runner<'a> {
             losses: (0.0, 0),
         };
         Ok(Self {
-            segments: segments(manifest),
+            segments: segments(manifest, learner.spec().offline),
             material,
             settings,
             learner,
@@ -326,7 +326,7 @@ impl<'a> Runner<'a> {
             },
             memory: AccountedMemory {
                 peak: self.cursor.peak.clone(),
-                last: self.learner.footprint(),
+                last: self.footprint(),
             },
             samples_fed: self.plan.samples() as u64,
         })
@@ -394,41 +394,34 @@ impl<'a> Runner<'a> {
         if let Some(info) = task_info(manifest, task) {
             self.event("task end", &Event::TaskEnd(info))?;
         }
+        let offline = self.learner.spec().offline;
         if !manifest.online {
             // On a single-pass stream the steps count what has passed.
-            let passed = task
-                .and_then(|task| manifest.task(task))
-                .map(|task| &task.indices);
-            for index in passed.into_iter().flatten() {
+            let passed = task.and_then(|task| manifest.task(task));
+            for index in passed.into_iter().flat_map(|task| &task.indices) {
                 self.expose(*index)?;
             }
-        } else if self.learner.spec().offline && task.is_none_or(|task| self.is_last(task)) {
+        } else if offline {
             for index in manifest.indices() {
                 self.expose(index)?;
             }
         }
-        // Without borders the tasks' ends lie within the segment and have been evaluated there,
+        // Without borders the ends of the tasks lie within the segment and have been evaluated there,
         // unless the learner has only now begun to know anything.
-        if task.is_some() || self.learner.spec().offline {
-            let last = TaskId(manifest.tasks.len().saturating_sub(1) as u32);
-            let ended = task.unwrap_or(last);
-            let empty = manifest
-                .task(ended)
-                .is_none_or(|task| task.indices.is_empty());
-            let too_early = manifest.online && self.learner.spec().offline && ended != last;
-            if !empty && !too_early {
-                self.evaluate(false, Some(ended))?;
-            }
+        let last = TaskId(manifest.tasks.len().saturating_sub(1) as u32);
+        let ended = task.or(offline.then_some(last));
+        let has_samples = |task: &TaskId| {
+            let task = manifest.task(*task);
+            task.is_some_and(|task| !task.indices.is_empty())
+        };
+        if let Some(ended) = ended.filter(has_samples) {
+            self.evaluate(false, Some(ended))?;
         }
         self.note_footprint();
         self.cursor.segment += 1;
         self.cursor.stage = 0;
         self.cursor.phase = Phase::TaskBegin;
         Ok(())
-    }
-
-    fn is_last(&self, task: TaskId) -> bool {
-        task.0 as usize + 1 == self.material.manifest.tasks.len()
     }
 
     fn expose(&mut self, index: u32) -> Result<()> {
@@ -579,9 +572,25 @@ impl<'a> Runner<'a> {
         Ok(())
     }
 
+    /// What the learner holds, and what this runner holds for it: a learner that may see all samples
+    /// again has them all in its memory, wherever that is.
+    fn footprint(&self) -> Footprint {
+        let mut footprint = self.learner.footprint();
+        let mut stages = self.plan.stages.iter();
+        if stages.any(|planned| planned.stage.source == Source::AllSeen) {
+            let bytes = self.cursor.passed * self.material.train.images.shape().bytes() as u64;
+            footprint.add(
+                Kind::Exemplars,
+                "all samples so far, held by the runner",
+                bytes,
+            );
+        }
+        footprint
+    }
+
     /// Taken at fixed places of the stream, so that a resumed run finds the same peak.
     fn note_footprint(&mut self) {
-        let now = self.learner.footprint();
+        let now = self.footprint();
         if now.total() > self.cursor.peak.total() {
             self.cursor.peak = now;
         }

@@ -221,3 +221,8 @@ pub fn slack(choice: DeviceChoice) -> Slack {
         },
     }
 }
+
+/// The examples of the repository's README are tests.
+#[doc = include_str!("../../../README.md")]
+#[cfg(doctest)]
+struct Readme;

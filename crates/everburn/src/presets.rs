@@ -98,8 +98,8 @@ pub fn recipe(setting: &Setting) -> Recipe {
             schedule: Schedule::Constant,
             augment: Augment::default(),
             epochs: 1,
-            batch: 32,
-            online_batch: 32,
+            batch: 10,
+            online_batch: 10,
             online_updates: 1,
         },
         (Preset::Cpu, Tuning::Full, true) => Recipe {
