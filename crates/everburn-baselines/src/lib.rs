@@ -41,8 +41,8 @@ impl Learner for FineTune {
         self.trainee.recipe().stages(task, Source::Task)
     }
 
-    fn on(&mut self, event: &Event, cx: &Ctx) -> Result<()> {
-        self.trainee.on(event, cx);
+    fn on(&mut self, event: &Event, _cx: &Ctx) -> Result<()> {
+        self.trainee.on(event);
         Ok(())
     }
 
@@ -108,7 +108,7 @@ impl Learner for Joint {
             self.trainee = Trainee::new(recipe, self.frozen.clone(), cx.key.child("network"))?;
             self.trainee.net.see(&seen);
         }
-        self.trainee.on(event, cx);
+        self.trainee.on(event);
         Ok(())
     }
 

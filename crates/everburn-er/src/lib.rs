@@ -143,8 +143,8 @@ impl Learner for Er {
         self.trainee.recipe().stages(task, Source::Task)
     }
 
-    fn on(&mut self, event: &Event, cx: &Ctx) -> Result<()> {
-        self.trainee.on(event, cx);
+    fn on(&mut self, event: &Event, _cx: &Ctx) -> Result<()> {
+        self.trainee.on(event);
         Ok(())
     }
 

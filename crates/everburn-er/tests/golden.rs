@@ -171,7 +171,7 @@ fn finetune(recipe: &Recipe, actions: &[Action]) -> Trainee {
     let mut trainee = Trainee::new(recipe.clone(), small(), Key::from_seed(7)).unwrap();
     for action in actions {
         match action {
-            Action::On(event, cx) => trainee.on(event, cx),
+            Action::On(event, _) => trainee.on(event),
             Action::Observe(batch, step, cx) => {
                 trainee.net.see(&batch.labels);
                 trainee.schedule(step);

@@ -1,6 +1,6 @@
 use everburn_backend::{Rule, Schedule};
 use everburn_core::{
-    Checker, Ctx, Error, Event, Key, Order, Result, Source, Stage, Step, TaskInfo, View,
+    Checker, Error, Event, Key, Order, Result, Source, Stage, Step, TaskInfo, View,
 };
 use serde::{Deserialize, Serialize};
 
@@ -187,7 +187,7 @@ impl Trainee {
 
     /// At the beginning of a task its classes get their rows of the head; at the beginning of a stage
     /// the optimiser begins anew.
-    pub fn on(&mut self, event: &Event, _cx: &Ctx) {
+    pub fn on(&mut self, event: &Event) {
         match event {
             Event::TaskBegin(task) => self.net.see(&task.classes),
             Event::StageBegin(stage) => {
