@@ -258,7 +258,9 @@ impl Shared {
         let config = Config {
             run: self.describe(job, frozen)?,
             provenance: self.provenance(job, frozen)?,
-            settings: settings.and_then(|s| toml::Value::try_from(without_nulls(s)).ok()),
+            settings: settings
+                .map(|settings| toml::Value::try_from(without_nulls(settings)))
+                .transpose()?,
             eval: &self.suite.eval,
         };
         Ok(toml::to_string(&config)?)

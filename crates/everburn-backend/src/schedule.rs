@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 ///
 /// PyTorch's schedulers, in closed form: no state, so nothing to save. The point `t` counts from 0.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", tag = "kind")]
+#[serde(rename_all = "kebab-case", tag = "kind", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum Schedule {
     /// Always the base rate.

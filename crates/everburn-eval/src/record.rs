@@ -126,7 +126,7 @@ pub struct Accompanying {
     /// The machine.
     #[serde(default)]
     pub machine: Option<String>,
-    /// When the run ended, in RFC 3339.
+    /// When the run was last written: `unix`, and seconds since 1970.
     #[serde(default)]
     pub when: Option<String>,
 }
