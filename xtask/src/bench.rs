@@ -115,14 +115,7 @@ impl<'a> Bench<'a> {
             steps += shared.plan(job)?.steps() as u64;
         }
         let quiet = !std::io::stderr().is_terminal();
-        let bar = if quiet {
-            ProgressBar::hidden()
-        } else {
-            ProgressBar::new(steps.max(1))
-        };
-        bar.set_style(ProgressStyle::with_template(
-            "{bar:30} {percent:>3} %  {elapsed} passed, {eta} left  {wide_msg}",
-        )?);
+        let bar = new_bar(quiet, steps)?;
         Ok(Self {
             shared,
             folder,
@@ -197,23 +190,25 @@ impl<'a> Bench<'a> {
         })
     }
 
+    /// Computes the features of all images, under a bar of its own: an image costs far more than a
+    /// step on its feature.
     fn warm(&self, frozen: &Frozen) -> anyhow::Result<()> {
         let dataset = &self.shared.dataset;
-        for (what, images) in [
-            ("training", &dataset.train.images),
-            ("test", &dataset.test.images),
-        ] {
-            let stop = &self.stop;
-            frozen.warm(images, |done, of| {
-                self.bar
-                    .set_message(format!("features of {what} images {done}/{of}"));
-                !stop.load(Ordering::SeqCst)
+        let total = dataset.train.len() + dataset.test.len();
+        let bar = new_bar(self.quiet, total as u64)?;
+        bar.set_message("features of all images, once");
+        for images in [&dataset.train.images, &dataset.test.images] {
+            let before = bar.position();
+            frozen.warm(images, |done, _| {
+                bar.set_position(before + done as u64);
+                !self.stop.load(Ordering::SeqCst)
             })?;
-            if self.stop.load(Ordering::SeqCst) {
-                self.bar.finish_and_clear();
-                return Err(Interrupted.into());
-            }
         }
+        bar.finish_and_clear();
+        if self.stop.load(Ordering::SeqCst) {
+            return Err(Interrupted.into());
+        }
+        self.bar.reset_eta();
         Ok(())
     }
 
@@ -289,6 +284,18 @@ impl<'a> Bench<'a> {
             self.bar.println(format!("note: {text}"))
         }
     }
+}
+
+fn new_bar(quiet: bool, length: u64) -> anyhow::Result<ProgressBar> {
+    let bar = if quiet {
+        ProgressBar::hidden()
+    } else {
+        ProgressBar::new(length.max(1))
+    };
+    bar.set_style(ProgressStyle::with_template(
+        "{bar:20} {percent:>3} %  {eta} left  {wide_msg}",
+    )?);
+    Ok(bar)
 }
 
 fn machine() -> String {
