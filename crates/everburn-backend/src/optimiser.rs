@@ -288,6 +288,7 @@ impl Optimiser {
             kind: Kind::Optimiser,
             name: "moments".to_owned(),
             bytes: 4 * (values * per_value) as u64,
+            held: None,
         }
     }
 

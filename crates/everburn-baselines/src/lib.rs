@@ -7,8 +7,8 @@
 //! accuracies is what a method can win.
 
 use everburn_core::{
-    Batch, Borders, Ctx, Event, Footprint, Images, Key, Learner, Output, Result, Source, Spec,
-    Stage, State, Step, StepLog, TaskInfo,
+    Batch, Ctx, Event, Footprint, Images, Key, Learner, Output, Result, Source, Spec, Stage, State,
+    Step, StepLog, TaskInfo,
 };
 use everburn_nn::{Frozen, Recipe, Trainee, check_loss};
 
@@ -30,11 +30,7 @@ impl FineTune {
 
 impl Learner for FineTune {
     fn spec(&self) -> Spec {
-        Spec {
-            method: "finetune".to_owned(),
-            borders: Borders::NotNeeded,
-            offline: false,
-        }
+        Spec::new("finetune")
     }
 
     fn stages(&self, task: Option<&TaskInfo>) -> Vec<Stage> {
@@ -91,9 +87,8 @@ impl Joint {
 impl Learner for Joint {
     fn spec(&self) -> Spec {
         Spec {
-            method: "joint".to_owned(),
-            borders: Borders::NotNeeded,
             offline: true,
+            ..Spec::new("joint")
         }
     }
 

@@ -42,6 +42,18 @@ pub struct Memory {
     pub name: String,
     /// Its size in bytes.
     pub bytes: u64,
+    /// For exemplars: how many, and how many at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<Held>,
+}
+
+/// Stored images, counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// How many images are stored now.
+    pub images: u64,
+    /// How many may be stored at most, M; where the budget is per class, for the classes seen so far.
+    pub budget: u64,
 }
 
 /// What a learner holds, in bytes, and what a prediction costs.
@@ -63,6 +75,18 @@ impl Footprint {
             kind,
             name: name.into(),
             bytes,
+            held: None,
+        });
+    }
+
+    /// Adds stored images with their labels. A memory without a budget is none: every method that
+    /// stores images says here how many it may store.
+    pub fn add_exemplars(&mut self, name: impl Into<String>, bytes: u64, held: Held) {
+        self.memory.push(Memory {
+            kind: Kind::Exemplars,
+            name: name.into(),
+            bytes,
+            held: Some(held),
         });
     }
 

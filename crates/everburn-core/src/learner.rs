@@ -64,6 +64,27 @@ pub struct Spec {
     /// once. Such a learner runs on any stream, and only its last accuracy means anything on a
     /// single-pass one.
     pub offline: bool,
+    /// Whether it draws nothing at random: on the same stream every seed gives the same result, and
+    /// what differs over seeds is the streams alone.
+    pub deterministic: bool,
+}
+
+impl Spec {
+    /// A learner that can do without task borders, learns while the stream goes on, and draws at
+    /// random; change the fields where that is not so.
+    ///
+    /// ```
+    /// use everburn_core::{Borders, Spec};
+    /// let spec = Spec { borders: Borders::Needed, ..Spec::new("slca") };
+    /// ```
+    pub fn new(method: impl Into<String>) -> Self {
+        Self {
+            method: method.into(),
+            borders: Borders::NotNeeded,
+            offline: false,
+            deterministic: false,
+        }
+    }
 }
 
 /// Whether a learner must be told where tasks begin and end.

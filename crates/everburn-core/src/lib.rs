@@ -37,7 +37,7 @@ mod state;
 
 pub use config::Checker;
 pub use error::{Error, Result, nearest};
-pub use footprint::{Footprint, Kind, Memory};
+pub use footprint::{Footprint, Held, Kind, Memory};
 pub use ids::{ClassId, SeenClasses, TaskId};
 pub use images::{ImageKey, ImageShape, Images};
 pub use key::{Key, Rng};

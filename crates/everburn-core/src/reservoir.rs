@@ -1,7 +1,7 @@
 use rand::RngExt as _;
 use serde::{Deserialize, Serialize};
 
-use crate::{Array, ClassId, Error, ImageShape, Images, Key, Result, State};
+use crate::{Array, ClassId, Error, Held, ImageShape, Images, Key, Result, State};
 
 /// How a reservoir decides what to keep.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,6 +87,14 @@ impl Reservoir {
     /// The labels that it holds, by slot.
     pub fn labels(&self) -> &[ClassId] {
         &self.labels
+    }
+
+    /// How many images it holds and may hold, for a footprint.
+    pub fn held(&self) -> Held {
+        Held {
+            images: self.len() as u64,
+            budget: self.capacity as u64,
+        }
     }
 
     /// Bytes of images and labels, as [`save`](Self::save) writes them.

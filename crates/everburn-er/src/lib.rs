@@ -6,8 +6,8 @@
 //! keeps a uniform sample of all that has passed.
 
 use everburn_core::{
-    Batch, Borders, Checker, Ctx, Error, Event, Footprint, Images, Key, Kind, Learner, Output,
-    Reservoir, ReservoirRule, Result, Source, Spec, Stage, State, Step, StepLog, TaskInfo,
+    Batch, Checker, Ctx, Error, Event, Footprint, Images, Key, Learner, Output, Reservoir,
+    ReservoirRule, Result, Source, Spec, Stage, State, Step, StepLog, TaskInfo,
 };
 use everburn_nn::{Frozen, Recipe, Trainee, check_loss};
 use serde::{Deserialize, Serialize};
@@ -132,11 +132,7 @@ impl Er {
 
 impl Learner for Er {
     fn spec(&self) -> Spec {
-        Spec {
-            method: "er".to_owned(),
-            borders: Borders::NotNeeded,
-            offline: false,
-        }
+        Spec::new("er")
     }
 
     fn stages(&self, task: Option<&TaskInfo>) -> Vec<Stage> {
@@ -171,7 +167,7 @@ impl Learner for Er {
 
     fn footprint(&self) -> Footprint {
         let mut footprint = self.trainee.net.footprint();
-        footprint.add(Kind::Exemplars, "reservoir", self.memory.bytes());
+        footprint.add_exemplars("reservoir", self.memory.bytes(), self.memory.held());
         footprint
     }
 

@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 
 use everburn_core::{Error, Footprint, Result};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::Value;
 
 use crate::History;
 
@@ -96,6 +97,10 @@ pub struct RunRecord {
     /// Where it comes from.
     #[serde(default)]
     pub provenance: Provenance,
+    /// Every setting of the method and of its evaluation, defaults included, so that a record alone
+    /// tells what was run.
+    #[serde(default)]
+    pub settings: Value,
     /// All metrics that the history defines, by key, as fractions.
     pub metrics: BTreeMap<String, f64>,
     /// What the learner held.
@@ -146,10 +151,18 @@ impl RunRecord {
             schema: SCHEMA,
             run,
             provenance,
+            settings: Value::Null,
             metrics: history.metrics()?,
             memory,
             history,
         })
+    }
+
+    /// With the settings of the run.
+    #[must_use]
+    pub fn with_settings(mut self, settings: Value) -> Self {
+        self.settings = settings;
+        self
     }
 
     /// The kind of stream: as described, or else online if there are periodic evaluations or tasks

@@ -35,13 +35,13 @@ impl Recorder {
 impl Learner for Recorder {
     fn spec(&self) -> Spec {
         Spec {
-            method: "recorder".to_owned(),
             borders: if self.borders {
                 Borders::Needed
             } else {
                 Borders::NotNeeded
             },
             offline: self.offline,
+            ..Spec::new("recorder")
         }
     }
 

@@ -10,9 +10,8 @@
 
 use everburn_backend::to_vec;
 use everburn_core::{
-    Array, Batch, Borders, Checker, ClassId, Ctx, Error, Event, Footprint, Images, Kind, Learner,
-    Order, Output, Result, SeenClasses, Source, Spec, Stage, State, Step, StepLog, TaskInfo,
-    Values, View,
+    Array, Batch, Checker, ClassId, Ctx, Error, Event, Footprint, Images, Kind, Learner, Order,
+    Output, Result, SeenClasses, Source, Spec, Stage, State, Step, StepLog, TaskInfo, Values, View,
 };
 use everburn_nn::Frozen;
 use serde::{Deserialize, Serialize};
@@ -237,9 +236,8 @@ impl Learner for SimpleCil {
             Similarity::Euclidean => "nmc",
         };
         Spec {
-            method: method.to_owned(),
-            borders: Borders::NotNeeded,
-            offline: false,
+            deterministic: true,
+            ..Spec::new(method)
         }
     }
 
