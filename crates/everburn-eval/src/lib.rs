@@ -15,23 +15,30 @@
 //!
 //! This crate knows no methods, no data sets and no tensors.
 
+mod confusion;
 mod evaluation;
 pub mod format;
 mod history;
 mod matrix;
 pub mod metrics;
+mod prequential;
 mod record;
 mod registry;
 mod report;
 mod statistics;
 
+pub use confusion::{Confusion, ConfusionMatrix, TaskConfusion};
 pub use evaluation::{ClassCount, Evaluation, Moment};
 pub use history::{History, Period};
 pub use matrix::AccuracyMatrix;
+pub use prequential::{AnswerCount, Prequential};
 pub use record::{
     Accompanying, AccountedMemory, Provenance, RunDescription, RunRecord, SCHEMA, StreamKind,
 };
-pub use registry::{Direction, Function, METRICS, Measured, Metric, Need, Unit, base_id, metric};
+pub use registry::{
+    Direction, E1, E2, EXAMPLES, Example, Function, GAP, LIBRARIES, METRICS, Measured, Metric,
+    Need, ONLINE, SWEEP, Unit, Worked, base_id, metric, metrics_page,
+};
 pub use report::{Column, QUANTITIES, Quantity, Report, Row, RowKey, Table};
 pub use statistics::{CONFIDENCE, Summary};
 

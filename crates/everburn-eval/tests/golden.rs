@@ -79,8 +79,8 @@ fn history(case: &Value) -> History {
     History {
         task_classes: classes.clone().take(sizes.len()).map(|c| vec![c]).collect(),
         disjoint: true,
-        period: None,
         evaluations,
+        ..History::default()
     }
 }
 
@@ -316,6 +316,40 @@ fn values_after_every_task() {
     }
 }
 
+/// Avalanche also gives forgetting and forward transfer of single tasks ("experiences").
+#[test]
+fn values_of_single_tasks() {
+    let golden = golden();
+    let mut compared = 0;
+    for case in cases(&golden) {
+        let matrix = matrix(case);
+        let at = |i, j| matrix.get(TaskId(i), TaskId(j));
+        for after in list(&case["avalanche"]["after_each"]) {
+            let now = u32::try_from(after["after_task"].as_u64().unwrap()).unwrap();
+            let tasks = |key: &str| {
+                let values = after[key].as_object().unwrap().clone();
+                values
+                    .into_iter()
+                    .map(|(task, value)| (task.parse::<u32>().unwrap(), value))
+            };
+            for (task, expected) in tasks("experience_forgetting") {
+                let found = at(task, task)
+                    .zip(at(now, task))
+                    .map(|(then, now)| then - now);
+                agrees(case, "experience forgetting", found, &expected);
+                compared += 1;
+            }
+            for (task, expected) in tasks("experience_forward_transfer") {
+                let before = at(task - 1, task).zip(matrix.baseline(TaskId(task)));
+                let found = before.map(|(before, untrained)| before - untrained);
+                agrees(case, "experience forward transfer", found, &expected);
+                compared += 1;
+            }
+        }
+    }
+    assert!(compared > 50, "only {compared} values");
+}
+
 /// The percentage of so many images, rounded to two decimals as PyCIL and PILOT do it before they
 /// average.
 fn rounded_percent(fraction: f64, images: u64) -> f64 {
@@ -435,8 +469,8 @@ fn si_blurry(case: &Value) -> History {
         // The tasks of a blurred stream share classes; here all of them.
         task_classes: vec![vec![ClassId(0)]; ends.len()],
         disjoint: false,
-        period: None,
         evaluations,
+        ..History::default()
     }
 }
 

@@ -4,7 +4,7 @@ use everburn_core::{Error, Result};
 use serde_json::json;
 
 use super::{Column, QUANTITIES, Report, RowKey};
-use crate::{Accompanying, RunRecord, StreamKind, Summary};
+use crate::{Accompanying, RunRecord, StreamKind, Summary, format};
 
 type Run = (RunRecord, Accompanying);
 
@@ -43,7 +43,7 @@ impl Report {
                 }
             }
         }
-        csv(lines)
+        format::csv(lines)
     }
 
     /// Every metric and quantity summed up over seeds in tidy CSV: number of values, mean, sample
@@ -86,7 +86,7 @@ impl Report {
                 }
             }
         }
-        csv(lines)
+        format::csv(lines)
     }
 
     /// The tables with their columns, formulas and summaries in JSON; fractions, seconds and bytes.
@@ -138,16 +138,4 @@ fn summary_line(record: &RunRecord, column: &Column, summary: &Summary) -> Vec<S
     line.push(summary.mean.to_string());
     line.extend([text(summary.std), text(summary.half_width)]);
     line
-}
-
-fn csv(lines: Vec<Vec<String>>) -> Result<String> {
-    let error = |error: String| Error::other("writing CSV", error);
-    let mut writer = csv::Writer::from_writer(Vec::new());
-    for line in lines {
-        writer
-            .write_record(line)
-            .map_err(|e| error(e.to_string()))?;
-    }
-    let bytes = writer.into_inner().map_err(|e| error(e.to_string()))?;
-    String::from_utf8(bytes).map_err(|e| error(e.to_string()))
 }
