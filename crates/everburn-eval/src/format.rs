@@ -17,6 +17,20 @@ pub fn percent(fraction: f64) -> String {
     fixed(fraction * 100.0, 2)
 }
 
+/// A difference of fractions in percentage points, with its sign: `0.0521` is `+5.21`.
+///
+/// ```
+/// use everburn_eval::format::points;
+/// assert_eq!(points(0.0521), "+5.21");
+/// assert_eq!(points(-0.0521), "-5.21");
+/// assert_eq!(points(0.00001), "0.00");
+/// ```
+pub fn points(difference: f64) -> String {
+    let text = percent(difference);
+    let positive = difference > 0.0 && difference.is_finite() && text != percent(0.0);
+    if positive { format!("+{text}") } else { text }
+}
+
 /// A number with so many decimals; never `-0.00`.
 ///
 /// ```

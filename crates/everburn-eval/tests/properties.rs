@@ -20,7 +20,7 @@ prop_compose! {
         let tasks = u32::try_from(sizes.len()).unwrap();
         let evaluation = |index: u32, shares: &[f64]| Evaluation {
             samples_seen: u64::from(index) * 50,
-            task_end: (index > 0 && index % 2 == 0).then(|| TaskId(index / 2 - 1)),
+            task_end: (index > 0 && index.is_multiple_of(2)).then(|| TaskId(index / 2 - 1)),
             periodic: index % 2 == 1,
             classes: (0..).map(ClassId).zip(&sizes).zip(shares).map(|((class, &total), share)| {
                 ClassCount { class, correct: (share * f64::from(total)) as u32, total }
