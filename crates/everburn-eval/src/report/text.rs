@@ -213,7 +213,7 @@ const PAIR_NOTES: [(&str, &str); 3] = [
     ),
     (
         IN_EVERY_SEED,
-        "without spread no interval can be given, and none is needed for these streams",
+        "the differences have no spread, so no interval can be given",
     ),
     (
         OTHER_STREAMS,
