@@ -228,9 +228,10 @@ impl Case<'_> {
 /// The tasks of a toy stream: classes, and how many images of each.
 pub(crate) type Tasks<'a> = &'a [&'a [(u32, usize)]];
 
-/// Three tasks of two classes; no count is a multiple of a toy batch.
+/// Three tasks of two classes. Toy batches of 3 and 4 leave a rest, but never of one image, which is
+/// another rule's matter.
 pub(crate) const USUAL: Tasks<'static> =
-    &[&[(26, 5), (2, 4)], &[(18, 5), (6, 4)], &[(9, 4), (11, 3)]];
+    &[&[(26, 4), (2, 4)], &[(18, 6), (6, 5)], &[(9, 3), (11, 3)]];
 
 /// Few evaluations, and fewer test images in a prediction than there are.
 pub(crate) fn settings(seed: u64) -> Settings {

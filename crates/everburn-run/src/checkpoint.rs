@@ -1,24 +1,27 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use everburn_core::{Array, Error, Result, State, Values};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::write_atomically;
 
 /// A run between two steps: where it stands, and the state of its learner.
 ///
-/// On disk: the eight bytes `EVERBRN1`, the BLAKE3 hash of what follows, and a safetensors file with
-/// the learner's arrays, its small values and the cursor in the header's metadata.
+/// On disk: the eight bytes `EVERBRN2`, the BLAKE3 hash of what follows, and a safetensors file with
+/// the learner's arrays, its small values and the cursor in the header's metadata. Equal checkpoints
+/// are equal bytes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Checkpoint {
     cursor: Value,
     learner: State,
 }
 
-const MAGIC: &[u8; 8] = b"EVERBRN1";
+const MAGIC: &[u8; 8] = b"EVERBRN2";
+/// The entry of the header's metadata.
+const ENTRY: &str = "run";
 const HEAD: usize = MAGIC.len() + blake3::OUT_LEN;
 
 impl Checkpoint {
@@ -55,13 +58,11 @@ impl Checkpoint {
                 .map_err(|e| failed(&format!("`{name}`: {e:?}")))?;
             views.insert(name.clone(), view);
         }
-        let values = serde_json::to_string(&self.learner.values).map_err(|e| failed(&e))?;
-        let metadata = [
-            ("cursor".to_owned(), self.cursor.to_string()),
-            ("values".to_owned(), values),
-        ];
-        let body = safetensors::serialize(views, Some(metadata.into_iter().collect()))
-            .map_err(|e| failed(&format!("{e:?}")))?;
+        // One entry: several would stand in the order of a hash map.
+        let run = json!({ "cursor": self.cursor, "values": self.learner.values });
+        let metadata = HashMap::from([(ENTRY.to_owned(), run.to_string())]);
+        let body =
+            safetensors::serialize(views, Some(metadata)).map_err(|e| failed(&format!("{e:?}")))?;
         let hash = blake3::hash(&body);
         Ok([&MAGIC[..], hash.as_bytes(), &body].concat())
     }
@@ -85,15 +86,11 @@ impl Checkpoint {
         let (_, header) =
             SafeTensors::read_metadata(body).map_err(|e| damaged(&format!("{e:?}")))?;
         let file = SafeTensors::deserialize(body).map_err(|e| damaged(&format!("{e:?}")))?;
-        let metadata = header.metadata().clone().unwrap_or_default();
-        let json = |name: &str| -> Result<Value> {
-            let text = metadata
-                .get(name)
-                .ok_or_else(|| damaged("a header without its entries"))?;
-            serde_json::from_str(text).map_err(|e| damaged(&e.to_string()))
-        };
+        let text = header.metadata().as_ref().and_then(|m| m.get(ENTRY));
+        let text = text.ok_or_else(|| damaged("a header without its entry"))?;
+        let mut run: Value = serde_json::from_str(text).map_err(|e| damaged(&e.to_string()))?;
         let mut learner = State::default();
-        if let Value::Object(values) = json("values")? {
+        if let Value::Object(values) = run["values"].take() {
             learner.values = values.into_iter().collect();
         }
         for (name, view) in file.tensors() {
@@ -107,7 +104,7 @@ impl Checkpoint {
                 },
             );
         }
-        let cursor = json("cursor")?;
+        let cursor = run["cursor"].take();
         Ok(Self { cursor, learner })
     }
 

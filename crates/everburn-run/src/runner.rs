@@ -4,7 +4,9 @@ use everburn_core::{
     Batch, ClassId, Ctx, Error, Event, Footprint, Images, Key, Kind, Learner, Result, SeenClasses,
     Source, Stage, Step, TaskId,
 };
-use everburn_eval::{AccountedMemory, Evaluation, History, Moment, Period};
+use everburn_eval::{
+    AccountedMemory, ConfusionMatrix, Evaluation, History, Moment, Period, Prequential,
+};
 use everburn_stream::{EvalPoints, EvalSchedule, Manifest, ManifestTask};
 use serde::{Deserialize, Serialize};
 
@@ -40,15 +42,19 @@ pub struct Settings {
     pub eval: EvalPoints,
     /// Test images per prediction.
     pub eval_batch: usize,
+    /// Whether a single-pass stream's batches are predicted before they are learnt from
+    /// (test-then-train), which costs one prediction per sample.
+    pub prequential: bool,
 }
 
 impl Settings {
-    /// 50 evaluations per stream, 256 images per prediction.
+    /// 50 evaluations per stream, 256 images per prediction, no predictions before learning.
     pub fn new(seed: u64) -> Self {
         Self {
             seed,
             eval: EvalPoints::default(),
             eval_batch: 256,
+            prequential: false,
         }
     }
 
@@ -88,6 +94,9 @@ pub(crate) struct Cursor {
     exposed: SeenClasses,
     schedule: Option<EvalSchedule>,
     evaluations: Vec<Evaluation>,
+    /// What the last evaluation took each class for.
+    confusion: ConfusionMatrix,
+    prequential: Option<Prequential>,
     peak: Footprint,
     /// Sum and number of the losses of the current stage.
     losses: (f64, u64),
@@ -113,6 +122,8 @@ pub struct Outcome {
     pub history: History,
     /// What the learner held, at most and at the end.
     pub memory: AccountedMemory,
+    /// What each class's test images were taken for in the last evaluation.
+    pub confusion: ConfusionMatrix,
     /// Samples fed, each counted as often as it was fed.
     pub samples_fed: u64,
 }
@@ -157,11 +168,10 @@ impl<'a> Runner<'a> {
         }
         let manifest = material.manifest;
         let plan = Plan::new(learner.as_ref(), manifest, material.train.labels)?;
-        let schedule = if manifest.online && !learner.spec().offline {
-            Some(settings.eval.schedule(manifest.len() as u64)?)
-        } else {
-            None
-        };
+        let watched = manifest.online && !learner.spec().offline;
+        let schedule = (watched)
+            .then(|| settings.eval.schedule(manifest.len() as u64))
+            .transpose()?;
         let cursor = Cursor {
             manifest: manifest.hash(),
             settings,
@@ -175,6 +185,9 @@ impl<'a> Runner<'a> {
             exposed: SeenClasses::default(),
             schedule,
             evaluations: Vec::new(),
+            confusion: ConfusionMatrix::default(),
+            prequential: (settings.prequential && watched)
+                .then(|| Prequential::new(manifest.tasks.len())),
             peak: Footprint::default(),
             losses: (0.0, 0),
         };
@@ -321,6 +334,7 @@ impl<'a> Runner<'a> {
                     .map(|task| task.classes.clone())
                     .collect(),
                 disjoint: !manifest.online,
+                prequential: self.cursor.prequential.clone(),
                 period: period.filter(|_| self.cursor.schedule.is_some()),
                 evaluations: self.cursor.evaluations.clone(),
             },
@@ -328,6 +342,7 @@ impl<'a> Runner<'a> {
                 peak: self.cursor.peak.clone(),
                 last: self.footprint(),
             },
+            confusion: self.cursor.confusion.clone(),
             samples_fed: self.plan.samples() as u64,
         })
     }
@@ -503,6 +518,9 @@ impl<'a> Runner<'a> {
             index: self.cursor.step,
             steps: per_epoch * stage.epochs,
         };
+        if stage.source == Source::Stream {
+            self.ask_first(&batch)?;
+        }
         let cx = Ctx::new(self.place("step").at(self.cursor.step as u64));
         let began = Instant::now();
         let log = self.learner.observe(&batch, &step, &cx)?;
@@ -511,6 +529,31 @@ impl<'a> Runner<'a> {
             self.cursor.losses.0 += f64::from(loss);
             self.cursor.losses.1 += 1;
         }
+        Ok(())
+    }
+
+    /// Test-then-train: what the learner takes a batch for before it has learnt from it. Before the
+    /// first class it knows no answer.
+    fn ask_first(&mut self, batch: &Batch) -> Result<()> {
+        let Some(prequential) = &mut self.cursor.prequential else {
+            return Ok(());
+        };
+        let began = Instant::now();
+        let right = if self.cursor.exposed.is_empty() {
+            0
+        } else {
+            let predicted = self.learner.predict(&batch.images)?.predicted();
+            let pairs = predicted.iter().zip(&batch.labels);
+            pairs
+                .filter(|(predicted, label)| predicted == label)
+                .count()
+        };
+        // A batch never mixes two tasks, and tasks may be empty.
+        let starts = self.material.manifest.starts();
+        let begun = |start: &&usize| **start as u64 <= self.cursor.passed;
+        let task = starts.iter().filter(begun).count().saturating_sub(1);
+        prequential.record(TaskId(task as u32), right as u64, batch.labels.len() as u64)?;
+        self.eval_time += began.elapsed();
         Ok(())
     }
 
@@ -567,6 +610,7 @@ impl<'a> Runner<'a> {
         };
         let exposed = self.cursor.exposed.as_slice();
         let evaluation = Evaluation::from_predictions(moment, exposed, &labels, &predicted)?;
+        self.cursor.confusion = ConfusionMatrix::from_predictions(exposed, &labels, &predicted)?;
         self.cursor.evaluations.push(evaluation);
         self.eval_time += began.elapsed();
         Ok(())

@@ -1,12 +1,12 @@
 //! What the tests of everburn's crates share. Not published; test code, so it panics.
-#![allow(clippy::unwrap_used, clippy::print_stderr)]
+#![allow(clippy::unwrap_used)]
 
 pub mod drive;
 
 use std::path::PathBuf;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use everburn_backend::{DeviceChoice, DeviceKind, devices};
+use everburn_backend::{DeviceChoice, DeviceKind};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
@@ -170,32 +170,9 @@ impl Golden {
     }
 }
 
-/// The devices on which the tests run: the CPU, ndarray and CUDA where they are built in and present,
-/// and the first wgpu adapter. `EVERBURN_TEST_DEVICES` names others, separated by commas.
+/// The devices on which tests run; see [`everburn_conformance::test_devices`].
 pub fn test_devices() -> Vec<(DeviceChoice, Device)> {
-    let choices: Vec<DeviceChoice> = match std::env::var("EVERBURN_TEST_DEVICES") {
-        Ok(names) => names.split(',').map(|name| name.parse().unwrap()).collect(),
-        Err(_) => {
-            let mut kinds: Vec<DeviceKind> = devices().iter().map(|d| d.choice.kind).collect();
-            kinds.dedup();
-            kinds
-                .into_iter()
-                .map(|kind| DeviceChoice { kind, index: None })
-                .collect()
-        }
-    };
-    eprintln!(
-        "testing on: {}",
-        choices
-            .iter()
-            .map(|c| c.to_string())
-            .collect::<Vec<_>>()
-            .join(", ")
-    );
-    choices
-        .into_iter()
-        .map(|choice| (choice, choice.open().unwrap()))
-        .collect()
+    everburn_conformance::test_devices().unwrap()
 }
 
 /// By how much a device may be off, beside the golden file's own tolerance, as a fraction of the

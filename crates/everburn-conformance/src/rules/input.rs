@@ -17,7 +17,10 @@ pub(super) fn bad_input(case: &Case<'_>) -> Result<(), Violation> {
         &["no class has been seen"],
         "a prediction before any class",
     )?;
-    for _ in 0..2 {
+    for has_seen in [false, true] {
+        if has_seen {
+            learner = in_mid_stage(case)?;
+        }
         let others = [
             ImageShape::new(shape.height + 1, shape.width, shape.channels),
             ImageShape::new(shape.height, shape.width, shape.channels % 3 + 1),
@@ -29,11 +32,10 @@ pub(super) fn bad_input(case: &Case<'_>) -> Result<(), Violation> {
             let two = vec![ClassId(26), ClassId(2)];
             let what = format!("a batch of {other} images");
             refused(observe(learner.as_mut(), wrong.clone(), two), &sizes, &what)?;
-            refused(
-                learner.predict(&wrong),
-                &sizes,
-                &format!("a prediction for {other} images"),
-            )?;
+            // Before the first class there is another reason to refuse.
+            let parts = if has_seen { &sizes[..] } else { &[] };
+            let what = format!("a prediction for {other} images");
+            refused(learner.predict(&wrong), parts, &what)?;
         }
         let none = Images::empty(shape);
         refused(learner.predict(&none), &[], "a prediction for no image")?;
@@ -50,7 +52,6 @@ pub(super) fn bad_input(case: &Case<'_>) -> Result<(), Violation> {
                 &what,
             )?;
         }
-        learner = in_mid_stage(case)?;
     }
     learner.predict(&images)?;
     Ok(())

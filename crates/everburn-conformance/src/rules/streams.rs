@@ -126,7 +126,8 @@ pub(super) fn empty_task(case: &Case<'_>) -> Result<(), Violation> {
 
 /// Under other class numbers, in another order of size, the same images lead to the same scores.
 pub(super) fn labels_are_names(case: &Case<'_>) -> Result<(), Violation> {
-    let other = |class: ClassId| ClassId(40 - class.0);
+    // Toy classes are below 64: the larger the number, the smaller the other.
+    let other = |class: ClassId| ClassId(class.0 ^ 63);
     for flow in Flow::ALL {
         let toy = case.toy(flow, USUAL)?;
         let renamed = toy.relabelled(other)?;
