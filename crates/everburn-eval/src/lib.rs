@@ -18,6 +18,7 @@
 mod evaluation;
 pub mod format;
 mod history;
+mod ledger;
 mod matrix;
 pub mod metrics;
 mod record;
@@ -27,6 +28,7 @@ mod statistics;
 
 pub use evaluation::{ClassCount, Evaluation, Moment};
 pub use history::{History, Period};
+pub use ledger::{Change, Ledger, LedgerDiff, Timings, Version};
 pub use matrix::AccuracyMatrix;
 pub use record::{
     Accompanying, AccountedMemory, Provenance, RunDescription, RunRecord, SCHEMA, StreamKind,

@@ -1,0 +1,107 @@
+//! `cargo xtask report`: a page of results from ledgers, the same bytes for the same ledgers.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use everburn::core::Error;
+use everburn::eval::{Accompanying, Report, RunRecord};
+use everburn::run::write_atomically;
+
+use crate::bench::print;
+use crate::cli::ReportOptions;
+use crate::ledger::{Group, read, with_timings};
+
+/// Digits of a hash on the page; the ledger has all of them.
+const DIGITS: usize = 16;
+
+/// `report`.
+pub fn report(options: ReportOptions) -> anyhow::Result<()> {
+    let Group {
+        name,
+        ledger,
+        timings,
+    } = read(&options.paths)?;
+    ledger.check()?;
+    if ledger.is_empty() {
+        return Err(Error::input(name, "no runs", "at least one").into());
+    }
+    let mut page = format!(
+        "# {}\n\n{} runs. Made by `cargo xtask report` from their ledger; edits are lost.\n\n",
+        options.title,
+        ledger.len()
+    );
+    let versions = ledger.versions();
+    for version in &versions {
+        if versions.len() > 1 {
+            page += &format!("## Code {}", version.code);
+            if !version.changes.is_empty() {
+                page += &format!(", with {}", version.changes.join(", "));
+            }
+            page += "\n\n";
+        }
+        let runs = with_timings(&version.records, &timings);
+        page += &format!("{}\n", Report::new(runs.clone())?.markdown());
+        page += &origin(version.code, &runs);
+    }
+    match options.output {
+        None => print(&page),
+        Some(path) => {
+            write_atomically(&path, page.as_bytes())?;
+            print(&format!("{}: {} runs\n", path.display(), ledger.len()))
+        }
+    }
+}
+
+/// Where the numbers of some tables come from.
+fn origin(code: &str, runs: &[(RunRecord, Accompanying)]) -> String {
+    let mut text = "### Where these numbers come from\n\n".to_owned();
+    text += &format!("- code: `{code}`, the hash of the sources\n");
+    let known = |value: fn(&Accompanying) -> Option<String>| -> BTreeSet<String> {
+        runs.iter()
+            .filter_map(|(_, timing)| value(timing))
+            .collect()
+    };
+    let commit = |timing: &Accompanying| {
+        let commit = timing.commit.as_ref()?;
+        let changed = if timing.dirty {
+            " with uncommitted changes"
+        } else {
+            ""
+        };
+        Some(format!("{commit}{changed}"))
+    };
+    for (name, values) in [
+        ("commit", known(commit)),
+        ("command", known(|timing| timing.command.clone())),
+        ("machine", known(|timing| timing.machine.clone())),
+        ("device", known(|timing| timing.device.clone())),
+    ] {
+        for value in values {
+            text += &format!("- {name}: `{}`\n", value.replace('`', "'"));
+        }
+    }
+    let mut hashes: BTreeMap<[String; 3], BTreeSet<u64>> = BTreeMap::new();
+    for (record, _) in runs {
+        let (run, from) = (&record.run, &record.provenance);
+        let short = |hash: &str| hash.chars().take(DIGITS).collect::<String>();
+        let mut add = |what: &str, name: String, hash: &str| {
+            let key = [what.to_owned(), name, short(hash)];
+            hashes.entry(key).or_default().insert(run.seed);
+        };
+        add("data set", run.dataset.clone(), &from.dataset_hash);
+        add(
+            "stream",
+            format!("{} / {}", run.dataset, run.stream),
+            &from.manifest_hash,
+        );
+        if let Some(weights) = &from.weights_hash {
+            add("weights", run.backbone.clone(), weights);
+        }
+    }
+    text += "\n| what | name | seeds | hash |\n|:--|:--|:--|:--|\n";
+    for ([what, name, hash], seeds) in hashes {
+        let seeds: Vec<String> = seeds.iter().map(u64::to_string).collect();
+        let name = name.replace('|', "\\|");
+        text += &format!("| {what} | {name} | {} | `{hash}` |\n", seeds.join(", "));
+    }
+    text + "\n"
+}
