@@ -52,6 +52,7 @@ fn the_shape_of_a_record() {
         "weights_hash": null,
         "code": "0.1.0"
       },
+      "settings": null,
       "metrics": {
         "bwt/final-row": -0.25
       },

@@ -44,9 +44,8 @@ pub(super) fn pieces<'a>(
     pieces
 }
 
-/// Whether JSON ends before it is complete, as a crash leaves it; zeros are what some file systems
-/// leave of bytes that never reached the disk.
-pub(super) fn was_cut(text: &str) -> bool {
-    let text = text.trim_end_matches('\0');
-    serde_json::from_str::<serde_json::Value>(text).is_err_and(|error| error.is_eof())
+/// Whether an open piece is no complete JSON, as a crash leaves it: an end is missing, or zeros stand
+/// for bytes that never reached the disk.
+pub(super) fn was_cut(piece: &Piece<'_>) -> bool {
+    piece.open && serde_json::from_str::<serde::de::IgnoredAny>(piece.text).is_err()
 }

@@ -80,7 +80,7 @@ impl Ledger {
 
     /// Takes in the content of a ledger's file; `file` is the name to put into errors.
     ///
-    /// An incomplete line, left by a crash, is passed over with a note, also where the next record
+    /// An incomplete line, as a crash leaves it, is passed over with a note, also where the next record
     /// was appended to it; anything else that is wrong is a problem. See [`check`](Self::check).
     pub fn read(&mut self, file: &str, bytes: &[u8]) {
         let content = String::from_utf8_lossy(bytes);
@@ -90,8 +90,8 @@ impl Ledger {
                 Some((text, record)) if problems.is_empty() => {
                     self.insert(text, record, piece.place);
                 }
-                _ if piece.open && was_cut(piece.text) => self.notes.push(format!(
-                    "{}: an incomplete record, left by a crash, is passed over",
+                _ if was_cut(&piece) => self.notes.push(format!(
+                    "{}: an incomplete record, as a crash leaves it, is passed over",
                     piece.place
                 )),
                 _ => self.damage.extend(problems.into_iter().map(|what| Damage {

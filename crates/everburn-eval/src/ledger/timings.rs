@@ -51,7 +51,7 @@ impl Timings {
         for piece in pieces(file, &content, PREFIX, Self::is_whole) {
             match parse(piece.text) {
                 Ok(line) => self.insert(line.run_id, line.timing),
-                Err(_) if piece.open && was_cut(piece.text) => {}
+                Err(_) if was_cut(&piece) => {}
                 Err(error) => self.notes.push(format!("{}: {error}", piece.place)),
             }
         }
