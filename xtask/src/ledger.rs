@@ -211,7 +211,7 @@ fn diff(left_path: &Path, right_path: &Path) -> anyhow::Result<()> {
     left.ledger.check()?;
     right.ledger.check()?;
     let diff = left.ledger.diff(&right.ledger);
-    let mut text = format!("{} runs are equal in both\n", diff.equal);
+    let mut text = format!("equal in both: {} runs\n", diff.equal);
     if !diff.different.is_empty() {
         text += "\nDIFFERENT results under one id, which should not be:\n";
     }
@@ -261,10 +261,8 @@ fn diff(left_path: &Path, right_path: &Path) -> anyhow::Result<()> {
 
 fn title(record: &RunRecord) -> String {
     let run = &record.run;
-    format!(
-        "{} / {}  {:<10}  seed {:<4}",
-        run.dataset, run.stream, run.method, run.seed
-    )
+    let stream = format!("{} / {}", run.dataset, run.stream);
+    format!("{stream:<28}  {:<10}  seed {:<4}", run.method, run.seed)
 }
 
 /// A run in two ledgers, and what became of its last accuracy.

@@ -79,29 +79,40 @@ fn origin(code: &str, runs: &[(RunRecord, Accompanying)]) -> String {
             text += &format!("- {name}: `{}`\n", value.replace('`', "'"));
         }
     }
-    let mut hashes: BTreeMap<[String; 3], BTreeSet<u64>> = BTreeMap::new();
+    text += "\n| what | name | seeds | hash |\n|:--|:--|:--|:--|\n";
+    for ((what, name), hashes) in hashes(runs) {
+        let mut lines: Vec<(Vec<u64>, String)> = Vec::new();
+        for (hash, seeds) in hashes {
+            lines.push((seeds.into_iter().collect(), hash));
+        }
+        lines.sort();
+        for (seeds, hash) in lines {
+            let seeds: Vec<String> = seeds.iter().map(u64::to_string).collect();
+            let name = name.replace('|', "\\|");
+            text += &format!("| {what} | {name} | {} | `{hash}` |\n", seeds.join(", "));
+        }
+    }
+    text + "\n"
+}
+
+/// The hashes of data sets, streams and weights, each with the seeds that had it.
+type Hashes = BTreeMap<(&'static str, String), BTreeMap<String, BTreeSet<u64>>>;
+
+fn hashes(runs: &[(RunRecord, Accompanying)]) -> Hashes {
+    let mut hashes = Hashes::new();
     for (record, _) in runs {
         let (run, from) = (&record.run, &record.provenance);
-        let short = |hash: &str| hash.chars().take(DIGITS).collect::<String>();
-        let mut add = |what: &str, name: String, hash: &str| {
-            let key = [what.to_owned(), name, short(hash)];
-            hashes.entry(key).or_default().insert(run.seed);
+        let mut add = |what, name: String, hash: &str| {
+            let hash = hash.chars().take(DIGITS).collect();
+            let named = hashes.entry((what, name)).or_default();
+            named.entry(hash).or_default().insert(run.seed);
         };
+        let stream = format!("{} / {}", run.dataset, run.stream);
         add("data set", run.dataset.clone(), &from.dataset_hash);
-        add(
-            "stream",
-            format!("{} / {}", run.dataset, run.stream),
-            &from.manifest_hash,
-        );
+        add("stream", stream, &from.manifest_hash);
         if let Some(weights) = &from.weights_hash {
             add("weights", run.backbone.clone(), weights);
         }
     }
-    text += "\n| what | name | seeds | hash |\n|:--|:--|:--|:--|\n";
-    for ([what, name, hash], seeds) in hashes {
-        let seeds: Vec<String> = seeds.iter().map(u64::to_string).collect();
-        let name = name.replace('|', "\\|");
-        text += &format!("| {what} | {name} | {} | `{hash}` |\n", seeds.join(", "));
-    }
-    text + "\n"
+    hashes
 }

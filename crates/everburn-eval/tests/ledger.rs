@@ -239,8 +239,8 @@ fn runs_that_one_table_cannot_hold_are_versions() {
     assert_eq!(
         found,
         [
-            ("0.1.0", 1, String::new()),
-            ("0.1.0", 2, "er.buffer 100 → 200".to_owned()),
+            ("0.1.0", 2, String::new()),
+            ("0.1.0", 1, "er.buffer 200 → 100".to_owned()),
             ("0.2.0", 1, String::new()),
         ]
     );

@@ -1,6 +1,7 @@
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Ledger;
+use super::{Change, Ledger};
 use crate::{RunDescription, RunRecord};
 
 /// Runs of one code that can stand in tables together: no two that tables do not tell apart have the
@@ -9,7 +10,7 @@ use crate::{RunDescription, RunRecord};
 pub struct Version<'a> {
     /// The code that made them.
     pub code: &'a str,
-    /// What is different from the first version of this code, as [`Change`](crate::Change)s read;
+    /// What is different from the first version of this code, as [`Change`]s read;
     /// empty for the first.
     pub changes: Vec<String>,
     /// The runs.
@@ -52,8 +53,11 @@ fn versions<'a>(code: &'a str, records: Vec<&'a RunRecord>) -> Vec<Version<'a>> 
         versions[index].records.push(record);
     };
     for row in rows.into_values() {
+        // What most runs have comes first.
+        let mut row: Vec<_> = row.into_values().collect();
+        row.sort_by_key(|records| Reverse(records.len()));
         let mut first = 0;
-        for records in row.into_values() {
+        for records in row {
             // The same seed once more: another backbone, say, under the same name.
             let mut seen: BTreeMap<u64, usize> = BTreeMap::new();
             for record in records {
@@ -82,13 +86,18 @@ fn name_changes(versions: &mut [Version<'_>]) {
     for version in others {
         let mut changes = BTreeSet::new();
         for record in &version.records {
-            let of_row = |other: &&&RunRecord| row(other) == row(record);
-            // With the same seed if there is one, since manifests differ by seed.
-            let other = (first.records.iter().filter(of_row))
-                .min_by_key(|other| other.run.seed != record.run.seed);
+            let of_row = |other: &&RunRecord| row(other) == row(record);
+            let same_seed = |other: &&RunRecord| other.run.seed == record.run.seed;
+            let row: Vec<&RunRecord> = first.records.iter().copied().filter(of_row).collect();
+            let (other, by_seed) = match row.iter().copied().find(same_seed) {
+                Some(other) => (Some(other), false),
+                None => (row.first().copied(), true),
+            };
             let found = other.map(|other| other.changes(record)).unwrap_or_default();
-            let of_settings = found.iter().filter(|change| change.path != "seed");
-            changes.extend(of_settings.map(ToString::to_string));
+            // What differs between any two seeds.
+            let seeds = ["seed", "manifest", "weights"];
+            let tells = |change: &&Change| !by_seed || !seeds.contains(&change.path.as_str());
+            changes.extend(found.iter().filter(tells).map(ToString::to_string));
         }
         version.changes = changes.into_iter().collect();
     }
