@@ -72,11 +72,11 @@ fn versions<'a>(code: &'a str, records: Vec<&'a RunRecord>) -> Vec<Version<'a>> 
     versions
 }
 
-/// What tables put into one row: all that describes a run but its seed.
+/// What tables put into one row: all that they say of a run but its seed.
 fn row(record: &RunRecord) -> String {
-    let seed = 0;
+    let (seed, kind) = (0, None);
     let run = record.run.clone();
-    format!("{:?}", RunDescription { seed, ..run })
+    format!("{:?}", RunDescription { seed, kind, ..run })
 }
 
 fn name_changes(versions: &mut [Version<'_>]) {
