@@ -8,8 +8,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use everburn::core::{Batch, Ctx, Event, Key, Learner, Stage, Step};
 use everburn::data::{Dataset, Split};
 use everburn::methods::METHODS;
-use everburn::nn::{Frozen, Tuning};
-use everburn::presets::{Preset, Setting};
+use everburn::nn::{Frozen, Preset, Setting, Tuning};
 use everburn_benches::{device, digits, embedded};
 
 /// Images observed before anything is measured: all classes are known and ER's memory is full.

@@ -8,7 +8,7 @@ use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterio
 use everburn::backend::{Grads, Group, Optimiser, Rule, params, random};
 use everburn::core::{Key, View};
 use everburn::nn::{Backbone, Frozen, Network, Normalise, Tuning};
-use everburn::presets::{Preset, Setting, recipe};
+use everburn::nn::{Preset, Recipe, Setting};
 use everburn_benches::{SHAPE, device, embedded, labels, noise};
 
 const CLASSES: u32 = 10;
@@ -29,7 +29,7 @@ fn network(frozen: &Frozen, tuning: Tuning, from_scratch: bool) -> Network {
         tuning,
         from_scratch,
     };
-    let mut net = recipe(&setting)
+    let mut net = Recipe::preset(&setting)
         .network(frozen.clone(), Key::from_seed(0))
         .unwrap();
     net.see(&labels(CLASSES as usize, CLASSES));

@@ -6,8 +6,7 @@ use everburn::backend::{DeviceKind, devices as found};
 use everburn::core::Error;
 use everburn::data::{Preprocess, catalogue, info, load, verify};
 use everburn::methods::{METHODS, method as find};
-use everburn::nn::Tuning;
-use everburn::presets::Setting;
+use everburn::nn::{Setting, Tuning};
 use everburn::run::write_atomically;
 use everburn::stream::{Manifest, SCENARIOS, scenario, show};
 

@@ -221,25 +221,29 @@ impl Shared {
         name
     }
 
-    /// Every setting of a run beside what describes it: the method's, by its name, when it is
-    /// evaluated, and what becomes of the data.
+    /// Every setting of a run beside what describes it: the method's, and below `suite` when it is
+    /// evaluated and what becomes of the data.
     pub fn record_settings(&self, job: &Job) -> Value {
         let suite = &self.suite;
-        let mut settings = json!({
-            "eval": suite.eval,
-            "preprocess": suite.preprocess,
-            job.method.as_str(): suite.settings.get(&job.method),
-        });
+        // All that the runner is told but the seed, which is no setting: rows are made over seeds.
+        let mut of_suite = json!(self.settings(job));
+        if let Some(settings) = of_suite.as_object_mut() {
+            settings.remove("seed");
+        }
+        of_suite["preprocess"] = json!(suite.preprocess);
         for (name, value) in [
             ("train-per-class", json!(suite.train_per_class)),
             ("test-per-class", json!(suite.test_per_class)),
             ("holdout", json!(suite.holdout)),
         ] {
             if !value.is_null() {
-                settings[name] = value;
+                of_suite[name] = value;
             }
         }
-        settings
+        let of_method = suite.settings.get(&job.method).and_then(Value::as_object);
+        let mut settings = of_method.cloned().unwrap_or_default();
+        settings.insert("suite".to_owned(), of_suite);
+        settings.into()
     }
 
     /// Everything that decides a run's result, and the hash of it.

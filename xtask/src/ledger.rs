@@ -154,11 +154,13 @@ pub fn heading(version: &Version<'_>) -> String {
     } else {
         ""
     };
-    let mut text = format!("code {}{this}", version.code);
-    if !version.changes.is_empty() {
-        text += &format!(", with {}", version.changes.join(", "));
-    }
-    text
+    format!("code {}{this}{}", version.code, with_changes(version))
+}
+
+/// What sets a version apart from the first of its code.
+pub fn with_changes(version: &Version<'_>) -> String {
+    let changes = version.changes.iter().map(|change| format!(", {change}"));
+    changes.collect()
 }
 
 fn codes(ledger: &Ledger) -> Vec<String> {

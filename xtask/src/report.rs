@@ -8,7 +8,7 @@ use everburn::run::write_atomically;
 
 use crate::bench::print;
 use crate::cli::ReportOptions;
-use crate::ledger::{Group, read, with_timings};
+use crate::ledger::{Group, read, with_changes, with_timings};
 
 /// Digits of a hash on the page; the ledger has all of them.
 const DIGITS: usize = 16;
@@ -32,11 +32,8 @@ pub fn report(options: ReportOptions) -> anyhow::Result<()> {
     let versions = ledger.versions();
     for version in &versions {
         if versions.len() > 1 {
-            page += &format!("## Code {}", version.code);
-            if !version.changes.is_empty() {
-                page += &format!(", with {}", version.changes.join(", "));
-            }
-            page += "\n\n";
+            let changes = with_changes(version);
+            page += &format!("## Code {}{changes}\n\n", version.code);
         }
         let runs = with_timings(&version.records, &timings);
         page += &format!("{}\n", Report::new(runs.clone())?.markdown());

@@ -160,11 +160,11 @@ fn results_of_other_settings_are_kept_and_not_shown() {
     let again = single(runs.path(), &set);
     says(&String::from_utf8_lossy(&again.stderr), &["already done"]);
     assert_eq!(ledger_text(runs.path()).lines().count(), 2);
-    // Both are shown, apart.
+    // Both are shown, as rows of one table.
     let folder = runs.path().join("small");
     let text = out(&xtask(&["ledger", "show", folder.to_str().unwrap()]));
-    says(&text, &["finetune.epochs", "this code"]);
-    assert_eq!(text.matches("/ split-2\n").count(), 2, "{text}");
+    says(&text, &["epochs=2"]);
+    assert_eq!(text.matches("epochs=").count(), 2, "{text}");
 }
 
 #[test]
@@ -291,13 +291,7 @@ fn a_diff_names_the_setting_that_changed_and_what_became_of_the_accuracy() {
     let text = String::from_utf8(output.stdout).unwrap();
     says(
         &text,
-        &[
-            "because of finetune.epochs",
-            "→ 3:",
-            "A_last",
-            "only in",
-            "seed 2",
-        ],
+        &["because of epochs", "→ 3:", "A_last", "only in", "seed 2"],
     );
 }
 

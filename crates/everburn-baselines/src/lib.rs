@@ -10,7 +10,33 @@ use everburn_core::{
     Batch, Ctx, Event, Footprint, Images, Key, Learner, Output, Result, Source, Spec, Stage, State,
     Step, StepLog, TaskInfo,
 };
-use everburn_nn::{Frozen, Recipe, Trainee, check_loss};
+use everburn_nn::{Frozen, Method, Recipe, Trainee, from_value, to_value};
+
+/// Fine-tuning, by name.
+pub const FINETUNE: Method = Method {
+    name: "finetune",
+    about: "cross-entropy over all classes seen and nothing else: the lower bound",
+    source: "the baseline of every paper",
+    always_frozen: false,
+    preset: |setting| to_value(Recipe::preset(setting)),
+    build: |settings, frozen, key| {
+        let recipe = from_value("finetune", settings)?;
+        Ok(Box::new(FineTune::new(recipe, frozen, key)?))
+    },
+};
+
+/// Joint training, by name.
+pub const JOINT: Method = Method {
+    name: "joint",
+    about: "trained anew on everything so far: the ceiling (offline on a single-pass stream)",
+    source: "the baseline of every paper",
+    always_frozen: false,
+    preset: |setting| to_value(Recipe::preset(setting)),
+    build: |settings, frozen, key| {
+        let recipe = from_value("joint", settings)?;
+        Ok(Box::new(Joint::new(recipe, frozen, key)?))
+    },
+};
 
 /// Fine-tuning: each batch is trained on as it comes. The lower bound.
 pub struct FineTune {
@@ -34,7 +60,7 @@ impl Learner for FineTune {
     }
 
     fn stages(&self, task: Option<&TaskInfo>) -> Vec<Stage> {
-        self.trainee.recipe().stages(task, Source::Task)
+        self.trainee.stages(task)
     }
 
     fn on(&mut self, event: &Event, _cx: &Ctx) -> Result<()> {
@@ -128,7 +154,7 @@ impl Learner for Joint {
     }
 }
 
-/// The recipe's number of steps on the cross-entropy over all classes seen.
+/// Steps on the cross-entropy over all classes seen.
 fn train(
     method: &str,
     trainee: &mut Trainee,
@@ -136,17 +162,9 @@ fn train(
     step: &Step,
     cx: &Ctx,
 ) -> Result<StepLog> {
-    trainee.net.see(&batch.labels);
-    trainee.schedule(step);
-    let mut loss = None;
-    for update in 0..trainee.updates() {
-        let key = cx.key.child("update").at(update as u64);
-        let value = trainee
-            .net
-            .step(&batch.images, &batch.labels, batch.view, key)?;
-        loss = Some(check_loss(method, value)?);
-    }
-    Ok(StepLog { loss })
+    trainee.observe(method, batch, step, cx, |net, key| {
+        net.step(&batch.images, &batch.labels, batch.view, key)
+    })
 }
 
 #[doc = include_str!("../README.md")]

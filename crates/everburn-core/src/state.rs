@@ -95,6 +95,19 @@ impl Array {
         sides.copied().try_fold(1, usize::checked_mul) == Some(self.values.len())
     }
 
+    fn is_same(&self, other: &Self) -> bool {
+        let values = match (&self.values, &other.values) {
+            (Values::F32(a), Values::F32(b)) => {
+                a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits())
+            }
+            (Values::F64(a), Values::F64(b)) => {
+                a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits())
+            }
+            (a, b) => a == b,
+        };
+        values && self.shape == other.shape
+    }
+
     fn describe(&self) -> String {
         format!(
             "{} {:?} of {} values",
@@ -219,6 +232,22 @@ impl State {
         }
     }
 
+    /// The first name under which two states do not hold the same, to the bit (so that NaN equals
+    /// itself and 0 differs from −0); `None` if they are the same.
+    pub fn difference<'a>(&'a self, other: &'a Self) -> Option<&'a str> {
+        let arrays = self
+            .arrays
+            .keys()
+            .chain(other.arrays.keys())
+            .filter(|name| {
+                let pair = self.arrays.get(*name).zip(other.arrays.get(*name));
+                !pair.is_some_and(|(a, b)| a.is_same(b))
+            });
+        let values = self.values.keys().chain(other.values.keys());
+        let values = values.filter(|name| self.values.get(*name) != other.values.get(*name));
+        arrays.chain(values).next().map(String::as_str)
+    }
+
     /// Bytes of all arrays.
     pub fn array_bytes(&self) -> u64 {
         self.arrays.values().map(|a| a.values.bytes()).sum()
@@ -240,6 +269,24 @@ mod tests {
         assert_eq!(outer.below("head"), inner);
         assert_eq!(outer.f32::<2>("head.w").unwrap().0, [2, 1]);
         assert_eq!(outer.array_bytes(), 9);
+    }
+
+    #[test]
+    fn states_are_compared_to_the_bit() {
+        let state = |zero: f32| {
+            let mut state = State::default();
+            state.put("w", Array::f32([2], vec![f32::NAN, zero]));
+            state.put_value("n", 1).unwrap();
+            state
+        };
+        assert_eq!(state(0.0).difference(&state(0.0)), None);
+        assert_eq!(state(0.0).difference(&state(-0.0)), Some("w"));
+        let mut other = state(0.0);
+        other.put_value("n", 2).unwrap();
+        assert_eq!(state(0.0).difference(&other), Some("n"));
+        other.values.clear();
+        assert_eq!(state(0.0).difference(&other), Some("n"));
+        assert_eq!(State::default().difference(&other), Some("w"));
     }
 
     #[test]

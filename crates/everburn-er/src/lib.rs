@@ -6,11 +6,23 @@
 //! keeps a uniform sample of all that has passed.
 
 use everburn_core::{
-    Batch, Checker, Ctx, Error, Event, Footprint, Images, Key, Learner, Output, Reservoir,
-    ReservoirRule, Result, Source, Spec, Stage, State, Step, StepLog, TaskInfo,
+    Batch, Checker, Ctx, Event, Footprint, Images, Key, Learner, Output, Reservoir, ReservoirRule,
+    Result, Spec, Stage, State, Step, StepLog, TaskInfo,
 };
-use everburn_nn::{Frozen, Recipe, Trainee, check_loss};
+use everburn_nn::{
+    Frozen, Method, Network, Preset, Recipe, Setting, Trainee, from_value, to_value,
+};
 use serde::{Deserialize, Serialize};
+
+/// Experience replay, by name.
+pub const METHOD: Method = Method {
+    name: "er",
+    about: "experience replay from a memory that a reservoir fills",
+    source: "Chaudhry et al., On Tiny Episodic Memories in Continual Learning, 2019",
+    always_frozen: false,
+    preset: |setting| to_value(ErConfig::preset(setting)),
+    build: |settings, frozen, key| Ok(Box::new(Er::new(from_value("er", settings)?, frozen, key)?)),
+};
 
 /// How the losses of the stream and of the memory are combined.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,6 +68,32 @@ impl ErConfig {
         }
     }
 
+    /// What a preset says: as many images from the memory as from the stream.
+    pub fn preset(setting: &Setting) -> Self {
+        let recipe = Recipe::preset(setting);
+        match (setting.preset, setting.from_scratch) {
+            (_, true) => Self {
+                recipe,
+                ..Self::published()
+            },
+            // Si-Blurry's ER: memory 2000, 32 images of it in a step, one forward pass.
+            (Preset::Paper, false) => Self {
+                buffer: 2000,
+                replay_batch: 32,
+                combine: Combine::Concatenated,
+                recipe,
+                ..Self::published()
+            },
+            (Preset::Cpu, false) => Self {
+                buffer: 500,
+                replay_batch: recipe.batch,
+                combine: Combine::Concatenated,
+                recipe,
+                ..Self::published()
+            },
+        }
+    }
+
     /// Checks the settings.
     ///
     /// # Errors
@@ -93,41 +131,39 @@ impl Er {
     pub fn memory(&self) -> &Reservoir {
         &self.memory
     }
+}
 
-    /// One step on a batch (x, y) and a batch (x_m, y_m) drawn from the memory.
-    fn update(&mut self, batch: &Batch, key: Key) -> Result<f32> {
-        // Else the memory alone would make a step.
-        if batch.images.is_empty() {
-            return Err(Error::input("a batch", "no image", "at least one"));
+/// One step on a batch (x, y) and a batch (x_m, y_m) drawn from the memory.
+fn update(
+    net: &mut Network,
+    config: &ErConfig,
+    memory: &Reservoir,
+    batch: &Batch,
+    key: Key,
+) -> Result<f32> {
+    let Some((images, labels)) = memory.draw(config.replay_batch, key.child("draw"))? else {
+        let key = key.child("stream");
+        return net.step(&batch.images, &batch.labels, batch.view, key);
+    };
+    let mut live = net.live();
+    let loss = match config.combine {
+        Combine::Separate => {
+            live.loss(
+                &batch.images,
+                &batch.labels,
+                batch.view,
+                key.child("stream"),
+            )? + live.loss(&images, &labels, batch.view, key.child("memory"))?
         }
-        let drawn = self
-            .memory
-            .draw(self.config.replay_batch, key.child("draw"))?;
-        let Some((images, labels)) = drawn else {
-            let key = key.child("stream");
-            return self
-                .trainee
-                .net
-                .step(&batch.images, &batch.labels, batch.view, key);
-        };
-        let net = &mut self.trainee.net;
-        let mut live = net.live();
-        let loss = match self.config.combine {
-            Combine::Separate => {
-                let (stream, memory) = (key.child("stream"), key.child("memory"));
-                live.loss(&batch.images, &batch.labels, batch.view, stream)?
-                    + live.loss(&images, &labels, batch.view, memory)?
-            }
-            Combine::Concatenated => {
-                let mut both = batch.images.clone();
-                both.extend(&images)?;
-                let labels = [&batch.labels[..], &labels].concat();
-                live.loss(&both, &labels, batch.view, key.child("stream"))?
-            }
-        };
-        let tape = live.into_tape();
-        net.update(tape, loss)
-    }
+        Combine::Concatenated => {
+            let mut both = batch.images.clone();
+            both.extend(&images)?;
+            let labels = [&batch.labels[..], &labels].concat();
+            live.loss(&both, &labels, batch.view, key.child("stream"))?
+        }
+    };
+    let tape = live.into_tape();
+    net.update(tape, loss)
 }
 
 impl Learner for Er {
@@ -136,7 +172,7 @@ impl Learner for Er {
     }
 
     fn stages(&self, task: Option<&TaskInfo>) -> Vec<Stage> {
-        self.trainee.recipe().stages(task, Source::Task)
+        self.trainee.stages(task)
     }
 
     fn on(&mut self, event: &Event, _cx: &Ctx) -> Result<()> {
@@ -145,20 +181,17 @@ impl Learner for Er {
     }
 
     fn observe(&mut self, batch: &Batch, step: &Step, cx: &Ctx) -> Result<StepLog> {
-        self.trainee.net.see(&batch.labels);
-        self.trainee.schedule(step);
-        let mut loss = None;
-        for update in 0..self.trainee.updates() {
-            let value = self.update(batch, cx.key.child("update").at(update as u64))?;
-            loss = Some(check_loss("er", value)?);
-        }
+        let (config, memory) = (&self.config, &self.memory);
+        let log = self.trainee.observe("er", batch, step, cx, |net, key| {
+            update(net, config, memory, batch, key)
+        })?;
         // A sample enters the memory once, however many epochs it is seen: else the memory would be
         // a sample of presentations and hold copies.
         if step.epoch == 0 {
             self.memory
                 .insert(&batch.images, &batch.labels, cx.key.child("reservoir"))?;
         }
-        Ok(StepLog { loss })
+        Ok(log)
     }
 
     fn predict(&self, images: &Images) -> Result<Output> {

@@ -25,6 +25,13 @@ pub struct ClassCount {
     pub total: u32,
 }
 
+impl ClassCount {
+    /// The share of right answers among the class's test images; `None` without any.
+    pub fn accuracy(&self) -> Option<f64> {
+        pooled([self])
+    }
+}
+
 /// What a learner got right at one moment of the stream, class by class.
 ///
 /// Only exposed classes are counted: those of which the learner can have seen a sample. All
@@ -107,6 +114,12 @@ impl Evaluation {
     pub fn accuracy_over(&self, classes: &[ClassId]) -> Option<f64> {
         let wanted = |count: &&ClassCount| classes.contains(&count.class);
         pooled(self.classes.iter().filter(wanted))
+    }
+
+    /// [`accuracy_over`](Self::accuracy_over) if all of `classes` are exposed, `None` otherwise.
+    pub fn accuracy_over_all(&self, classes: &[ClassId]) -> Option<f64> {
+        let exposed = classes.iter().all(|class| self.class(*class).is_some());
+        exposed.then(|| self.accuracy_over(classes)).flatten()
     }
 
     /// The count of one class; `None` if it is not exposed.

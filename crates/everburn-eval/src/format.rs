@@ -1,4 +1,6 @@
-//! Numbers as people read them.
+//! Numbers as people read them, and lines as tables read them.
+
+use everburn_core::{Error, Result};
 
 /// What stands for a number that is not defined or was not measured.
 pub const MISSING: &str = "–";
@@ -13,6 +15,20 @@ pub const MISSING: &str = "–";
 /// ```
 pub fn percent(fraction: f64) -> String {
     fixed(fraction * 100.0, 2)
+}
+
+/// A difference of fractions in percentage points, with its sign: `0.0521` is `+5.21`.
+///
+/// ```
+/// use everburn_eval::format::points;
+/// assert_eq!(points(0.0521), "+5.21");
+/// assert_eq!(points(-0.0521), "-5.21");
+/// assert_eq!(points(0.00001), "0.00");
+/// ```
+pub fn points(difference: f64) -> String {
+    let text = percent(difference);
+    let positive = difference > 0.0 && difference.is_finite() && text != percent(0.0);
+    if positive { format!("+{text}") } else { text }
 }
 
 /// A number with so many decimals; never `-0.00`.
@@ -84,6 +100,22 @@ pub fn seconds(time: f64) -> String {
     }
     let minutes = (time / 60.0).round() as u64;
     format!("{}h {:02}m", minutes / 60, minutes % 60)
+}
+
+/// Lines of CSV.
+pub(crate) fn csv<L>(lines: impl IntoIterator<Item = L>) -> Result<String>
+where
+    L: IntoIterator<Item = String>,
+{
+    let error = |error: String| Error::other("writing CSV", error);
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    for line in lines {
+        writer
+            .write_record(line)
+            .map_err(|e| error(e.to_string()))?;
+    }
+    let bytes = writer.into_inner().map_err(|e| error(e.to_string()))?;
+    String::from_utf8(bytes).map_err(|e| error(e.to_string()))
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::fmt;
 use everburn_core::{ClassId, Error, Result, TaskId};
 use serde::{Deserialize, Serialize};
 
-use crate::{AccuracyMatrix, Evaluation, METRICS, Measured};
+use crate::{AccuracyMatrix, Evaluation, METRICS, Measured, Prequential};
 
 /// How often a run was evaluated for anytime accuracy. Part of the metric's name, because the
 /// number depends on it.
@@ -39,11 +39,14 @@ pub struct History {
     pub period: Option<Period>,
     /// The evaluations.
     pub evaluations: Vec<Evaluation>,
+    /// Answers on the training samples before they were learned, where somebody asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prequential: Option<Prequential>,
 }
 
 impl History {
     /// Checks what the metrics rely on: evaluations in order, counts that make sense, known tasks,
-    /// and tasks that are disjoint if they are said to be.
+    /// tasks that are disjoint if they are said to be, and prequential counts for each task.
     ///
     /// # Errors
     /// Names the first field that is wrong.
@@ -72,6 +75,9 @@ impl History {
                 }
                 next_task = u64::from(task.0) + 1;
             }
+        }
+        if let Some(prequential) = &self.prequential {
+            prequential.check(self.task_classes.len())?;
         }
         self.check_disjoint()
     }
@@ -113,6 +119,24 @@ impl History {
             Some(task) => self.task_end(TaskId(u32::try_from(task).ok()?)),
             None => self.evaluations.last(),
         }
+    }
+
+    /// The accuracy on each exposed class that has test images, after the whole stream; empty if
+    /// nothing was tested then.
+    pub fn class_accuracies_last(&self) -> BTreeMap<ClassId, f64> {
+        let counts = self.last().into_iter().flat_map(|last| &last.classes);
+        counts
+            .filter_map(|count| Some((count.class, count.accuracy()?)))
+            .collect()
+    }
+
+    /// The accuracy on the classes of each task after the whole stream; `None` where not all of
+    /// them were tested then. A class of several tasks counts in each of them.
+    pub fn task_accuracies_last(&self) -> Vec<Option<f64>> {
+        let tasks = self.task_classes.iter();
+        tasks
+            .map(|classes| self.last()?.accuracy_over_all(classes))
+            .collect()
     }
 
     /// The evaluations that anytime accuracy averages.
@@ -170,6 +194,7 @@ mod tests {
             disjoint: true,
             period: None,
             evaluations,
+            prequential: None,
         }
     }
 
@@ -199,6 +224,17 @@ mod tests {
         assert_eq!(told.period_name(), "P=1000");
         let text = serde_json::to_string(&told.period).unwrap();
         assert_eq!(text, r#"{"samples":1000}"#);
+    }
+
+    #[test]
+    fn the_end_of_the_stream_by_class_and_by_task() {
+        let mut both = history(vec![evaluation(9, Some(1), 3)]);
+        assert_eq!(both.class_accuracies_last(), [(ClassId(0), 0.3)].into());
+        // Class 1 of task 1 was not tested.
+        assert_eq!(both.task_accuracies_last(), [Some(0.3), None]);
+        both.evaluations.clear();
+        assert!(both.class_accuracies_last().is_empty());
+        assert_eq!(both.task_accuracies_last(), [None, None]);
     }
 
     #[test]

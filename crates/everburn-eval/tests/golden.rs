@@ -79,8 +79,8 @@ fn history(case: &Value) -> History {
     History {
         task_classes: classes.clone().take(sizes.len()).map(|c| vec![c]).collect(),
         disjoint: true,
-        period: None,
         evaluations,
+        ..History::default()
     }
 }
 
@@ -262,6 +262,12 @@ fn values_after_every_task() {
             totals.extend(total);
             agrees(case, "total", total, &at("pilot_pycil", "total_per_stage"));
             let avalanche = &case["avalanche"]["after_each"][stage];
+            if matrix.tasks() > 1 {
+                // Avalanche tests the next task, too.
+                let forward = metrics::forward_transfer(&matrix.until(number + 1));
+                let expected = &avalanche["stream_forward_transfer"];
+                agrees(case, "avalanche FWT", forward, expected);
+            }
             if number == 1 {
                 continue;
             }
@@ -296,16 +302,6 @@ fn values_after_every_task() {
                 &at("libcontinual", "bwt_after_task"),
             );
         }
-        if matrix.tasks() > 1 {
-            let last = list(&case["avalanche"]["after_each"]).last().unwrap();
-            let forward = metrics::forward_transfer(&matrix);
-            agrees(
-                case,
-                "avalanche FWT",
-                forward,
-                &last["stream_forward_transfer"],
-            );
-        }
         let average = metrics::mean_of_accuracies(&totals);
         agrees(
             case,
@@ -314,6 +310,40 @@ fn values_after_every_task() {
             &case["pilot_pycil"]["average_accuracy"],
         );
     }
+}
+
+/// Avalanche also gives forgetting and forward transfer of single tasks ("experiences").
+#[test]
+fn values_of_single_tasks() {
+    let golden = golden();
+    let mut compared = 0;
+    for case in cases(&golden) {
+        let matrix = matrix(case);
+        let at = |i, j| matrix.get(TaskId(i), TaskId(j));
+        for after in list(&case["avalanche"]["after_each"]) {
+            let now = u32::try_from(after["after_task"].as_u64().unwrap()).unwrap();
+            let tasks = |key: &str| {
+                let values = after[key].as_object().unwrap().clone();
+                values
+                    .into_iter()
+                    .map(|(task, value)| (task.parse::<u32>().unwrap(), value))
+            };
+            for (task, expected) in tasks("experience_forgetting") {
+                let found = at(task, task)
+                    .zip(at(now, task))
+                    .map(|(then, now)| then - now);
+                agrees(case, "experience forgetting", found, &expected);
+                compared += 1;
+            }
+            for (task, expected) in tasks("experience_forward_transfer") {
+                let before = at(task - 1, task).zip(matrix.baseline(TaskId(task)));
+                let found = before.map(|(before, untrained)| before - untrained);
+                agrees(case, "experience forward transfer", found, &expected);
+                compared += 1;
+            }
+        }
+    }
+    assert!(compared > 50, "only {compared} values");
 }
 
 /// The percentage of so many images, rounded to two decimals as PyCIL and PILOT do it before they
@@ -435,8 +465,8 @@ fn si_blurry(case: &Value) -> History {
         // The tasks of a blurred stream share classes; here all of them.
         task_classes: vec![vec![ClassId(0)]; ends.len()],
         disjoint: false,
-        period: None,
         evaluations,
+        ..History::default()
     }
 }
 

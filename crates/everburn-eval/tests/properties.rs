@@ -3,31 +3,55 @@
 
 use everburn_core::{ClassId, TaskId};
 use everburn_eval::{
-    AccuracyMatrix, ClassCount, Evaluation, History, METRICS, Measured, Need, Summary, Unit,
-    metrics,
+    AccuracyMatrix, ClassCount, ConfusionMatrix, Evaluation, History, METRICS, Measured, Moment,
+    Need, Prequential, Summary, Unit, metrics,
 };
 use proptest::prelude::*;
 
 prop_compose! {
-    /// A complete history of up to six tasks of one class each, future tasks and the untrained
-    /// model included.
+    /// A complete history of up to six tasks of one class each: the untrained model, then each task
+    /// tested inside and at its end, always on all tasks; and answers before learning.
     fn histories()(sizes in prop::collection::vec(1_u32..50, 1..=6))(
-        shares in prop::collection::vec(prop::collection::vec(0.0..=1.0, sizes.len()), sizes.len() + 1),
+        shares in prop::collection::vec(
+            prop::collection::vec(0.0..=1.0_f64, sizes.len()), 2 * sizes.len() + 1,
+        ),
         sizes in Just(sizes),
     ) -> History {
         let tasks = u32::try_from(sizes.len()).unwrap();
-        let ends = std::iter::once(None).chain((0..tasks).map(|task| Some(TaskId(task))));
-        let evaluations = (0..).zip(ends).zip(shares).map(|((samples, task_end), shares)| Evaluation {
-            samples_seen: samples * 100,
-            task_end,
-            periodic: false,
+        let evaluation = |index: u32, shares: &[f64]| Evaluation {
+            samples_seen: u64::from(index) * 50,
+            task_end: (index > 0 && index.is_multiple_of(2)).then(|| TaskId(index / 2 - 1)),
+            periodic: index % 2 == 1,
             classes: (0..).map(ClassId).zip(&sizes).zip(shares).map(|((class, &total), share)| {
-                let share: f64 = share;
                 ClassCount { class, correct: (share * f64::from(total)) as u32, total }
             }).collect(),
-        }).collect();
-        let task_classes = (0..tasks).map(|class| vec![ClassId(class)]).collect();
-        History { task_classes, disjoint: true, period: None, evaluations }
+        };
+        let mut prequential = Prequential::new(sizes.len());
+        for (task, &size) in (0..).map(TaskId).zip(&sizes) {
+            prequential.record(task, u64::from(size / 2), size.into()).unwrap();
+        }
+        History {
+            task_classes: (0..tasks).map(|class| vec![ClassId(class)]).collect(),
+            disjoint: true,
+            period: None,
+            evaluations: (0..).zip(&shares).map(|(index, shares)| evaluation(index, shares)).collect(),
+            prequential: Some(prequential),
+        }
+    }
+}
+
+prop_compose! {
+    /// Test images as label and prediction; of eight classes, labels are the first six.
+    fn images()(images in prop::collection::vec((0_u32..6, 0_u32..8), 0..60))
+        -> Vec<(ClassId, ClassId)>
+    {
+        images.into_iter().map(|(label, predicted)| (ClassId(label), ClassId(predicted))).collect()
+    }
+}
+
+prop_compose! {
+    fn exposed()(classes in prop::collection::vec(0_u32..6, 0..6)) -> Vec<ClassId> {
+        classes.into_iter().map(ClassId).collect()
     }
 }
 
@@ -49,10 +73,9 @@ proptest! {
             let value = metric.compute(&measured);
             let wanted = !metric.needs.contains(&Need::TwoTasks) || several;
             let sweep = metric.unit == Unit::AccuracyMebibytes;
-            let periodic = metric.needs.contains(&Need::PeriodicEvaluations);
             let class_wise = metric.id == "forgetting/class-wise";
             let normalised = metric.id == "forgetting/normalised";
-            if wanted && !sweep && !periodic && !class_wise && !normalised {
+            if wanted && !sweep && !class_wise && !normalised {
                 prop_assert!(value.is_some(), "{} is missing", metric.id);
             }
             // A normalised drop may be below -1: what was 1 % right can become 100 %. One minus
@@ -60,7 +83,8 @@ proptest! {
             let low = if normalised { f64::NEG_INFINITY } else { -1.0 };
             let high = if metric.id == "learning/stability-forgetting" { 2.0 } else { 1.0 };
             prop_assert!(value.is_none_or(|v| (low..=high).contains(&v)), "{}: {value:?}", metric.id);
-            let accuracy = metric.id.starts_with("accuracy/") || metric.id.starts_with("anytime/");
+            let accuracies = ["accuracy/", "anytime/", "prequential/", "worst-case/"];
+            let accuracy = accuracies.iter().any(|family| metric.id.starts_with(family));
             prop_assert!(!accuracy || value.is_none_or(|v| v >= 0.0), "{}: {value:?}", metric.id);
         }
     }
@@ -114,6 +138,112 @@ proptest! {
     }
 
     #[test]
+    fn worst_cases_are_no_better_than_the_end(history in histories()) {
+        let Some(worst) = metrics::worst_old_accuracy(&history) else {
+            prop_assert_eq!(history.task_classes.len(), 1);
+            return Ok(());
+        };
+        let matrix = history.matrix().unwrap();
+        prop_assert!(worst <= metrics::stability(&matrix).unwrap() + 1e-12);
+        let last = metrics::last_accuracy_task_mean(&matrix).unwrap();
+        prop_assert!(metrics::worst_case_accuracy(&history).unwrap() <= last + 1e-12);
+    }
+
+    #[test]
+    fn other_names_for_the_classes_change_no_metric(
+        (history, names) in histories().prop_flat_map(|history| {
+            let names: Vec<u32> = (0..6).map(|name| 7 * name + 3).collect();
+            (Just(history), Just(names).prop_shuffle())
+        }),
+    ) {
+        let rename = |class: ClassId| ClassId(names[class.0 as usize]);
+        let mut renamed = history.clone();
+        for classes in &mut renamed.task_classes {
+            classes.iter_mut().for_each(|class| *class = rename(*class));
+        }
+        for evaluation in &mut renamed.evaluations {
+            evaluation.classes.iter_mut().for_each(|count| count.class = rename(count.class));
+            evaluation.classes.sort_by_key(|count| count.class);
+        }
+        let (before, after) = (history.metrics().unwrap(), renamed.metrics().unwrap());
+        prop_assert!(before.keys().eq(after.keys()));
+        for (key, value) in &before {
+            prop_assert!(close(Some(*value), after.get(key).copied()), "{}", key);
+        }
+        let (before, after) = (history.class_accuracies_last(), renamed.class_accuracies_last());
+        prop_assert_eq!(before.len(), history.task_classes.len());
+        for (class, accuracy) in before {
+            prop_assert_eq!(accuracy, after[&rename(class)]);
+        }
+    }
+
+    #[test]
+    fn the_end_by_task_is_the_last_row(history in histories()) {
+        let matrix = history.matrix().unwrap();
+        prop_assert_eq!(history.task_accuracies_last(), matrix.rows().last().unwrap());
+    }
+
+    #[test]
+    fn confusions_count_every_image_once(images in images(), exposed in exposed()) {
+        let (labels, predicted): (Vec<_>, Vec<_>) = images.into_iter().unzip();
+        let matrix = ConfusionMatrix::from_predictions(&exposed, &labels, &predicted).unwrap();
+        let evaluation =
+            Evaluation::from_predictions(Moment::default(), &exposed, &labels, &predicted).unwrap();
+        prop_assert_eq!(matrix.accuracy(), evaluation.accuracy());
+        let recalls = matrix.recalls();
+        for count in &evaluation.classes {
+            let row = matrix.entries().filter(|entry| entry.label == count.class);
+            prop_assert_eq!(row.map(|entry| entry.count).sum::<u64>(), u64::from(count.total));
+            prop_assert_eq!(recalls.get(&count.class).copied(), count.accuracy());
+        }
+        let mut shares = recalls.into_values().chain(matrix.precisions().into_values());
+        prop_assert!(shares.all(|share| (0.0..=1.0).contains(&share)));
+        // Classes 6 and 7 are predicted, but belong to no task.
+        let tasks: Vec<Vec<_>> = [0..2, 2..6].map(|task| task.map(ClassId).collect()).into();
+        let by_task = matrix.by_task(&tasks).unwrap();
+        let sum: u64 = by_task.counts.iter().flatten().sum();
+        prop_assert_eq!(sum + by_task.outside, matrix.total());
+        prop_assert_eq!(ConfusionMatrix::from_csv("c", &matrix.to_csv().unwrap()).unwrap(), matrix);
+    }
+
+    #[test]
+    fn the_order_of_images_is_nothing_and_parts_add_up(
+        (images, shuffled) in images().prop_flat_map(|i| (Just(i.clone()), Just(i).prop_shuffle())),
+        exposed in exposed(), cut in 0.0..1.0_f64,
+    ) {
+        let count = |images: &[(ClassId, ClassId)]| {
+            let (labels, predicted): (Vec<_>, Vec<_>) = images.iter().copied().unzip();
+            ConfusionMatrix::from_predictions(&exposed, &labels, &predicted).unwrap()
+        };
+        let (first, second) = images.split_at((images.len() as f64 * cut) as usize);
+        let mut merged = count(first);
+        merged.merge(&count(second));
+        prop_assert_eq!(&merged, &count(&images));
+        prop_assert_eq!(merged, count(&shuffled));
+        let evaluate = |images: &[(ClassId, ClassId)]| {
+            let (labels, predicted): (Vec<_>, Vec<_>) = images.iter().copied().unzip();
+            Evaluation::from_predictions(Moment::default(), &exposed, &labels, &predicted).unwrap()
+        };
+        prop_assert_eq!(evaluate(&images), evaluate(&shuffled));
+    }
+
+    #[test]
+    fn other_names_for_the_classes_permute_the_confusions(images in images(), shift in 1_u32..8) {
+        let rename = |class: &ClassId| ClassId((class.0 + shift) % 8);
+        let count = |images: &[(ClassId, ClassId)]| {
+            let (labels, predicted): (Vec<_>, Vec<_>) = images.iter().copied().unzip();
+            ConfusionMatrix::from_predictions(&labels, &labels, &predicted).unwrap()
+        };
+        let renamed: Vec<_> = images.iter().map(|(l, p)| (rename(l), rename(p))).collect();
+        let (before, after) = (count(&images), count(&renamed));
+        prop_assert_eq!(before.entries().count(), after.entries().count());
+        for entry in before.entries() {
+            let count = after.count(rename(&entry.label), rename(&entry.predicted));
+            prop_assert_eq!(entry.count, count);
+        }
+    }
+
+    #[test]
     fn the_order_of_seeds_changes_no_bit(
         (values, shuffled) in prop::collection::vec(-1.0..1.0_f64, 1..12)
             .prop_flat_map(|v| (Just(v.clone()), Just(v).prop_shuffle())),
@@ -142,7 +272,7 @@ proptest! {
         let (labels, predicted): (Vec<_>, Vec<_>) =
             labels.into_iter().map(|(a, b)| (ClassId(a), ClassId(b))).unzip();
         let exposed: Vec<_> = exposed.into_iter().map(ClassId).collect();
-        let moment = everburn_eval::Moment::default();
+        let moment = Moment::default();
         let evaluation = Evaluation::from_predictions(moment, &exposed, &labels, &predicted).unwrap();
         let counted = labels.iter().filter(|label| exposed.contains(label)).count();
         prop_assert_eq!(evaluation.accuracy().is_some(), counted > 0);

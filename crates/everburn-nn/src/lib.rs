@@ -18,7 +18,9 @@ pub mod augment;
 mod backbone;
 mod embedded;
 pub mod layers;
+mod method;
 mod network;
+mod preset;
 mod recipe;
 pub mod resample;
 pub mod resnet;
@@ -29,8 +31,10 @@ pub use augment::Augment;
 pub use backbone::{Backbone, Encoder, Frozen, Normalise, targets, to_tensor};
 pub use embedded::embedded_weights;
 pub use layers::{cross_entropy, is_trainable};
-pub use network::{Head, Live, Network, Tape, Training, Tuning};
-pub use recipe::{Recipe, Trainee, check_loss};
+pub use method::{Method, change, from_value, to_value};
+pub use network::{Classifier, Head, Live, Network, Tape, Training, Tuning};
+pub use preset::{Preset, Setting};
+pub use recipe::{Recipe, Trainee};
 pub use weights::{LoadReport, WeightFile};
 
 #[doc = include_str!("../README.md")]

@@ -83,20 +83,82 @@ impl Training {
     }
 }
 
-/// A linear classifier with one row per class, `[classes, dim]` as in PyTorch: a new class appends a
-/// row and leaves the old ones where they are.
+/// How a head's rows become logits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Classifier {
+    /// w·f + b.
+    #[default]
+    Linear,
+    /// s · (w/(‖w‖ + ε))·(f/(‖f‖ + ε)) with ε = 1e-5, without bias: ER-ACE's and the online codes'
+    /// `distLinear`.
+    Cosine {
+        /// s; 10 in ER-ACE.
+        scale: f64,
+    },
+}
+
+/// ε of [`Classifier::Cosine`].
+const COSINE_EPS: f64 = 1e-5;
+
+impl Classifier {
+    /// Logits `[batch, classes]` of features `[batch, dim]` and rows `[classes, dim]`.
+    pub fn logits(
+        self,
+        features: Tensor<2>,
+        weight: Tensor<2>,
+        bias: Option<Tensor<1>>,
+    ) -> Tensor<2> {
+        match self {
+            Self::Linear => {
+                let logits = features.matmul(weight.transpose());
+                match bias {
+                    Some(bias) => logits + bias.unsqueeze(),
+                    None => logits,
+                }
+            }
+            Self::Cosine { scale } => {
+                let unit = |rows: Tensor<2>| {
+                    let norm = rows.clone().powi_scalar(2).sum_dim(1).sqrt();
+                    rows / (norm + COSINE_EPS)
+                };
+                unit(features).matmul(unit(weight).transpose()) * scale
+            }
+        }
+    }
+
+    /// Checks the settings.
+    ///
+    /// # Errors
+    /// If a scale is not above 0.
+    pub fn validate(self) -> Result<()> {
+        let Self::Cosine { scale } = self else {
+            return Ok(());
+        };
+        let range = f64::MIN_POSITIVE..f64::INFINITY;
+        Checker::new("classifier").within("scale", scale, range, "a finite number above 0")
+    }
+
+    fn has_bias(self) -> bool {
+        self == Self::Linear
+    }
+}
+
+/// A classifier with one row per class, `[classes, dim]` as in PyTorch: a new class appends a row and
+/// leaves the old ones where they are.
 #[derive(Module, Debug)]
 pub struct Head {
     /// `[classes, dim]`.
     pub weight: Param<Tensor<2>>,
-    /// `[classes]`.
-    pub bias: Param<Tensor<1>>,
+    /// `[classes]`, where the classifier has one.
+    pub bias: Option<Param<Tensor<1>>>,
 }
 
 impl Head {
     /// Features `[batch, dim]` to logits `[batch, classes]`.
-    pub fn forward(&self, features: Tensor<2>) -> Tensor<2> {
-        features.matmul(self.weight.val().transpose()) + self.bias.val().unsqueeze()
+    pub fn forward(&self, features: Tensor<2>, classifier: Classifier) -> Tensor<2> {
+        let bias = self.bias.as_ref().map(Param::val);
+        classifier.logits(features, self.weight.val(), bias)
     }
 }
 
@@ -120,6 +182,7 @@ pub struct Network {
     frozen: Frozen,
     trained: Trained,
     tuning: Tuning,
+    classifier: Classifier,
     augment: Augment,
     rule: Rule,
     optimiser: Optimiser,
@@ -141,6 +204,7 @@ fn columns(seen: &SeenClasses, labels: &[ClassId], device: &Device) -> Result<Te
 /// A network with a tape behind its trained parameters, for one step.
 pub struct Live<'a> {
     frozen: &'a Frozen,
+    classifier: Classifier,
     augment: &'a Augment,
     device: &'a Device,
     seen: &'a SeenClasses,
@@ -183,6 +247,7 @@ impl Network {
                 head: None,
             },
             tuning,
+            classifier: Classifier::default(),
             augment,
             rule: training.rule,
             optimiser: Optimiser::new(training.rule, groups)?,
@@ -191,6 +256,13 @@ impl Network {
             device: device.clone(),
             head_key: key.child("head"),
         })
+    }
+
+    /// With another classifier; to be called before any class has been seen.
+    #[must_use]
+    pub fn with_classifier(mut self, classifier: Classifier) -> Self {
+        self.classifier = classifier;
+        self
     }
 
     /// The classes seen.
@@ -226,18 +298,21 @@ impl Network {
     fn grow(&mut self, row: usize) {
         let (dim, key) = (self.frozen.backbone().dim(), self.head_key.at(row as u64));
         let weight = random::torch_default(key.child("weight"), [1, dim], dim, &self.device);
-        let bias = random::torch_default(key.child("bias"), [1], dim, &self.device);
-        let head = match self.trained.head.take() {
-            None => Head {
-                weight: Param::from_tensor(weight),
-                bias: Param::from_tensor(bias),
-            },
-            Some(old) => Head {
-                weight: Param::from_tensor(Tensor::cat(vec![old.weight.val(), weight], 0)),
-                bias: Param::from_tensor(Tensor::cat(vec![old.bias.val(), bias], 0)),
-            },
+        let bias = (self.classifier.has_bias())
+            .then(|| random::torch_default(key.child("bias"), [1], dim, &self.device));
+        let (weight, bias) = match self.trained.head.take() {
+            None => (weight, bias),
+            Some(old) => (
+                Tensor::cat(vec![old.weight.val(), weight], 0),
+                old.bias
+                    .zip(bias)
+                    .map(|(old, new)| Tensor::cat(vec![old.val(), new], 0)),
+            ),
         };
-        self.trained.head = Some(head);
+        self.trained.head = Some(Head {
+            weight: Param::from_tensor(weight),
+            bias: bias.map(Param::from_tensor),
+        });
     }
 
     /// The numbers of the labels' columns, `[batch]`.
@@ -252,6 +327,7 @@ impl Network {
     pub fn live(&self) -> Live<'_> {
         Live {
             frozen: &self.frozen,
+            classifier: self.classifier,
             augment: &self.augment,
             device: &self.device,
             seen: &self.seen,
@@ -320,7 +396,7 @@ impl Network {
         let Some(head) = &self.trained.head else {
             return Output::new(Vec::new(), Vec::new());
         };
-        let scores = to_vec(&head.forward(self.features(images)?))?;
+        let scores = to_vec(&head.forward(self.features(images)?, self.classifier))?;
         Output::new(self.seen.as_slice().to_vec(), scores)
     }
 
@@ -377,9 +453,12 @@ impl Network {
             None
         } else {
             let weight = from_state::<2>(&arrays, "head.weight", &self.device)?;
-            let bias = from_state::<1>(&arrays, "head.bias", &self.device)?;
+            let bias = (self.classifier.has_bias())
+                .then(|| from_state::<1>(&arrays, "head.bias", &self.device))
+                .transpose()?;
             let [rows, dim] = weight.dims();
-            if rows != seen.len() || bias.dims() != [rows] || dim != self.frozen.backbone().dim() {
+            let bias_fits = bias.as_ref().is_none_or(|bias| bias.dims() == [rows]);
+            if rows != seen.len() || !bias_fits || dim != self.frozen.backbone().dim() {
                 let expected = format!("{:?}", [seen.len(), self.frozen.backbone().dim()]);
                 return Err(Error::state(
                     "head.weight",
@@ -389,7 +468,7 @@ impl Network {
             }
             Some(Head {
                 weight: Param::from_tensor(weight),
-                bias: Param::from_tensor(bias),
+                bias: bias.map(Param::from_tensor),
             })
         };
         let shaped = Trained {
@@ -474,7 +553,7 @@ impl Live<'_> {
             }
         };
         match &self.trained.head {
-            Some(head) => Ok(head.forward(features)),
+            Some(head) => Ok(head.forward(features, self.classifier)),
             None => Err(Error::unsupported("logits", "no class has been seen yet")),
         }
     }

@@ -1,10 +1,11 @@
 use everburn_backend::{Rule, Schedule};
 use everburn_core::{
-    Checker, Error, Event, Key, Order, Result, Source, Stage, Step, TaskInfo, View,
+    Batch, Checker, Ctx, Error, Event, Key, Order, Result, Source, Stage, Step, StepLog, TaskInfo,
+    View,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{Augment, Frozen, Network, Training, Tuning};
+use crate::{Augment, Classifier, Frozen, Network, Preset, Setting, Training, Tuning};
 
 /// How the gradient-trained baselines are trained: the same for all of them, so that they differ in
 /// the method alone.
@@ -71,6 +72,65 @@ impl Recipe {
             batch: 64,
             online_batch: 64,
             online_updates: 3,
+        }
+    }
+
+    /// What a preset says. `paper` takes what the sources publish; the rates and epochs of `cpu` were
+    /// chosen once on held-out training data, never on a test set (`docs/presets.md`).
+    pub fn preset(setting: &Setting) -> Self {
+        let training = |rule, head_rate, backbone_rate, weight_decay| Training {
+            rule,
+            head_rate,
+            backbone_rate,
+            weight_decay,
+            clipping: None,
+        };
+        match (setting.preset, setting.tuning, setting.from_scratch) {
+            // Si-Blurry's linear head; on split tasks PILOT's 20 epochs.
+            (Preset::Paper, Tuning::Frozen, _) => Self {
+                epochs: 20,
+                ..Self::si_blurry()
+            },
+            // Sequential fine-tuning in SLCA (Zhang et al., ICCV 2023): SGD 0.01 for all, momentum 0.9,
+            // decay 5e-4, batch 128, 20 epochs, a tenth of the rate from epoch 18 on. Online as Si-Blurry.
+            (Preset::Paper, Tuning::Full, false) => Self {
+                tuning: Tuning::Full,
+                training: training(Rule::sgd(0.9), 0.01, 0.01, 5e-4),
+                schedule: Schedule::MultiStep {
+                    milestones: vec![18],
+                    gamma: 0.1,
+                },
+                augment: Augment::pilot(),
+                epochs: 20,
+                batch: 128,
+                online_batch: 64,
+                online_updates: 3,
+            },
+            (Preset::Paper, Tuning::Full, true) => Self::online_from_scratch(),
+            (Preset::Cpu, Tuning::Frozen, _) => Self {
+                tuning: Tuning::Frozen,
+                training: training(Rule::adam(), 5e-3, 0.0, 0.0),
+                schedule: Schedule::Constant,
+                augment: Augment::default(),
+                epochs: 5,
+                batch: 32,
+                online_batch: 10,
+                online_updates: 3,
+            },
+            (Preset::Cpu, Tuning::Full, false) => Self {
+                tuning: Tuning::Full,
+                training: training(Rule::adam(), 1e-3, 1e-4, 0.0),
+                schedule: Schedule::Constant,
+                augment: Augment::default(),
+                epochs: 1,
+                batch: 10,
+                online_batch: 10,
+                online_updates: 1,
+            },
+            (Preset::Cpu, Tuning::Full, true) => Self {
+                augment: Augment::pad_crop_flip(),
+                ..Self::online_from_scratch()
+            },
         }
     }
 
@@ -180,6 +240,13 @@ impl Trainee {
         })
     }
 
+    /// With another classifier than the linear one; to be called before any class has been seen.
+    #[must_use]
+    pub fn with_classifier(mut self, classifier: Classifier) -> Self {
+        self.net = self.net.with_classifier(classifier);
+        self
+    }
+
     /// The recipe.
     pub fn recipe(&self) -> &Recipe {
         &self.recipe
@@ -199,7 +266,7 @@ impl Trainee {
     }
 
     /// Sets the learning rates of a step.
-    pub fn schedule(&mut self, step: &Step) {
+    fn schedule(&mut self, step: &Step) {
         let training = &self.recipe.training;
         for (group, base) in [
             ("head", training.head_rate),
@@ -210,13 +277,42 @@ impl Trainee {
         }
     }
 
-    /// How many optimiser steps a batch of the current stage gets.
-    pub fn updates(&self) -> usize {
-        if self.source == Source::Stream {
+    /// The stages of a task: the recipe's, over the task's samples or the single pass over the stream.
+    pub fn stages(&self, task: Option<&TaskInfo>) -> Vec<Stage> {
+        self.recipe.stages(task, Source::Task)
+    }
+
+    /// Learns from a batch by the recipe: its classes get their rows of the head, the rates are those
+    /// of the step, and `update` makes one step of the optimiser and returns its loss — once, or
+    /// `online_updates` times on a single-pass stream, each time with a key of its own.
+    ///
+    /// # Errors
+    /// If the batch holds no image, `update` fails, or a loss is not a number (a diverged network would
+    /// go on in silence); `method` is the name for errors.
+    pub fn observe(
+        &mut self,
+        method: &str,
+        batch: &Batch,
+        step: &Step,
+        cx: &Ctx,
+        mut update: impl FnMut(&mut Network, Key) -> Result<f32>,
+    ) -> Result<StepLog> {
+        if batch.images.is_empty() {
+            return Err(Error::input("a batch", "no image", "at least one"));
+        }
+        self.net.see(&batch.labels);
+        self.schedule(step);
+        let updates = if self.source == Source::Stream {
             self.recipe.online_updates
         } else {
             1
+        };
+        let mut loss = None;
+        for number in 0..updates {
+            let key = cx.key.child("update").at(number as u64);
+            loss = Some(check_loss(method, update(&mut self.net, key)?)?);
         }
+        Ok(StepLog { loss })
     }
 
     /// The complete state.
@@ -241,11 +337,7 @@ impl Trainee {
     }
 }
 
-/// Checks that a stage's loss is a number: a diverged network would go on in silence.
-///
-/// # Errors
-/// If it is not.
-pub fn check_loss(method: &str, loss: f32) -> Result<f32> {
+fn check_loss(method: &str, loss: f32) -> Result<f32> {
     if loss.is_finite() {
         Ok(loss)
     } else {

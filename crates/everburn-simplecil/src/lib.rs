@@ -10,11 +10,38 @@
 
 use everburn_backend::to_vec;
 use everburn_core::{
-    Array, Batch, Checker, ClassId, Ctx, Error, Event, Footprint, Images, Kind, Learner, Order,
-    Output, Result, SeenClasses, Source, Spec, Stage, State, Step, StepLog, TaskInfo, Values, View,
+    Array, Batch, Checker, ClassId, Ctx, Error, Event, Footprint, Images, Key, Kind, Learner,
+    Order, Output, Result, SeenClasses, Source, Spec, Stage, State, Step, StepLog, TaskInfo,
+    Values, View,
 };
-use everburn_nn::Frozen;
+use everburn_nn::{Frozen, Method, Recipe, Setting, from_value, to_value};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// SimpleCIL, by name.
+pub const SIMPLECIL: Method = Method {
+    name: "simplecil",
+    about: "cosine to the class means of a frozen backbone",
+    source: "Zhou et al., Revisiting Class-Incremental Learning with Pre-Trained Models, IJCV 2024",
+    always_frozen: true,
+    preset: |setting| to_value(SimpleCilConfig::preset(setting, Similarity::Cosine)),
+    build,
+};
+
+/// NMC, by name.
+pub const NMC: Method = Method {
+    name: "nmc",
+    about: "Euclidean distance to the class means of a frozen backbone",
+    source: "Janson et al., A Simple Baseline that Questions the Use of Pretrained-Models, 2022",
+    always_frozen: true,
+    preset: |setting| to_value(SimpleCilConfig::preset(setting, Similarity::Euclidean)),
+    build,
+};
+
+fn build(settings: Value, frozen: Frozen, _key: Key) -> Result<Box<dyn Learner>> {
+    let config = from_value("simplecil", settings)?;
+    Ok(Box::new(SimpleCil::new(config, frozen)?))
+}
 
 /// How near a feature is to a class mean.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +73,18 @@ impl Default for SimpleCilConfig {
             similarity: Similarity::Cosine,
             batch: 128,
             online_batch: 64,
+        }
+    }
+}
+
+impl SimpleCilConfig {
+    /// What a preset says: nothing but the size of a batch, which on a single-pass stream is that of
+    /// the other methods, so that all are evaluated after the same samples.
+    pub fn preset(setting: &Setting, similarity: Similarity) -> Self {
+        Self {
+            similarity,
+            online_batch: Recipe::preset(setting).online_batch,
+            ..Self::default()
         }
     }
 }

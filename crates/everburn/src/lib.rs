@@ -17,11 +17,12 @@ pub use everburn_stream as stream;
 pub use everburn_baselines as baselines;
 #[cfg(feature = "er")]
 pub use everburn_er as er;
+#[cfg(feature = "er-ace")]
+pub use everburn_er_ace as er_ace;
 #[cfg(feature = "simplecil")]
 pub use everburn_simplecil as simplecil;
 
 pub mod methods;
-pub mod presets;
 
 #[doc = include_str!("../README.md")]
 #[cfg(doctest)]

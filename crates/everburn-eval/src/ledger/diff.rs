@@ -9,7 +9,7 @@ use crate::RunRecord;
 /// One thing in which two runs differ.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Change {
-    /// What: `code`, `device`, a setting such as `er.buffer`, `manifest`, `data set`, `weights`.
+    /// What: `code`, `device`, a setting such as `recipe.epochs`, `manifest`, `data set`, `weights`.
     pub path: String,
     /// Its value on the one side; `None` where that side has none.
     pub left: Option<Value>,
@@ -117,31 +117,25 @@ fn kind(record: &RunRecord) -> impl Ord + use<> {
 impl RunRecord {
     /// In what two runs differ of all that decides a result.
     pub fn changes(&self, other: &Self) -> Vec<Change> {
-        let decides = |record: &Self| {
+        let code = |record: &Self| json!({ "code": record.provenance.code });
+        let run = |record: &Self| json!(record.run);
+        let settings = |record: &Self| record.settings.clone();
+        let hashes = |record: &Self| {
             let provenance = &record.provenance;
-            let mut all = json!({ "code": provenance.code });
-            merge(&mut all, json!(record.run));
-            merge(&mut all, record.settings.clone());
-            let hashes = json!({
+            json!({
                 "data set": provenance.dataset_hash,
-                "weights": provenance.weights_hash,
                 "manifest": provenance.manifest_hash,
-            });
-            merge(&mut all, hashes);
-            all
+                "weights": provenance.weights_hash,
+            })
         };
-        between(&decides(self), &decides(other))
+        let parts: [&dyn Fn(&Self) -> Value; 4] = [&code, &run, &settings, &hashes];
+        let changes = |part: &&dyn Fn(&Self) -> Value| between(&part(self), &part(other));
+        parts.iter().flat_map(changes).collect()
     }
 
     /// All in which two records differ, results included.
     pub fn differences(&self, other: &Self) -> Vec<Change> {
         between(&json!(self), &json!(other))
-    }
-}
-
-fn merge(all: &mut Value, more: Value) {
-    if let (Value::Object(all), Value::Object(more)) = (all, more) {
-        all.extend(more);
     }
 }
 

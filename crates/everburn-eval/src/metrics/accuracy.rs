@@ -44,6 +44,13 @@ pub fn last_accuracy(history: &History) -> Option<f64> {
     history.last().and_then(Evaluation::accuracy)
 }
 
+/// Balanced accuracy, `(1/C) Σ_c a_c` after the last task, over the exposed classes that have test
+/// images: every class counts the same, however many images it has.
+pub fn last_accuracy_class_mean(history: &History) -> Option<f64> {
+    let accuracies = history.class_accuracies_last();
+    mean(accuracies.into_values().map(Some))
+}
+
 /// Average incremental accuracy over tasks, `(1/T) Σ_i A_i` with A_i of [`accuracies_task_mean`].
 pub fn incremental_accuracy_task_mean(matrix: &AccuracyMatrix) -> Option<f64> {
     mean(accuracies_task_mean(matrix))

@@ -28,6 +28,12 @@ pub fn task_end_accuracy(history: &History) -> Option<f64> {
     mean(history.task_ends()?.into_iter().map(Evaluation::accuracy))
 }
 
+/// Prequential accuracy, `(1/N) Σ_i 1[ŷ_i = y_i]`: each of the N samples of the stream is predicted
+/// before it is learned (Gama, Sebastião and Rodrigues 2013).
+pub fn prequential_accuracy(history: &History) -> Option<f64> {
+    history.prequential.as_ref()?.accuracy()
+}
+
 /// a_c of each exposed class as Si-Blurry computes it: right answers over (test images + 1e-5).
 pub fn class_accuracies(evaluation: &Evaluation) -> BTreeMap<ClassId, f64> {
     let accuracy = |correct, total| f64::from(correct) / (f64::from(total) + CLASS_EPSILON);

@@ -12,15 +12,16 @@ mod forgetting;
 mod learning;
 mod memory;
 mod transfer;
+mod worst_case;
 
 pub use accuracy::{
     accuracies_sample_weighted, accuracies_task_mean, incremental_accuracy_sample_weighted,
-    incremental_accuracy_task_mean, last_accuracy, last_accuracy_sample_weighted,
-    last_accuracy_task_mean, lower_triangle_accuracy,
+    incremental_accuracy_task_mean, last_accuracy, last_accuracy_class_mean,
+    last_accuracy_sample_weighted, last_accuracy_task_mean, lower_triangle_accuracy,
 };
 pub use anytime::{
     CLASS_EPSILON, anytime_accuracy, class_accuracies, forgetting_class_wise,
-    forgetting_of_classes, mean_of_accuracies, task_end_accuracy,
+    forgetting_of_classes, mean_of_accuracies, prequential_accuracy, task_end_accuracy,
 };
 pub use forgetting::{
     forgetting_all_tasks, forgetting_initial, forgetting_libcontinual, forgetting_max_all,
@@ -38,6 +39,7 @@ pub use transfer::{
     backward_transfer_positive, forward_transfer, forward_transfer_no_baseline,
     forward_transfer_upper_triangle, remembering,
 };
+pub use worst_case::{worst_case_accuracy, worst_old_accuracy};
 
 /// The mean of values that must all be there; `None` without values.
 fn mean(values: impl IntoIterator<Item = Option<f64>>) -> Option<f64> {

@@ -1,5 +1,11 @@
-use super::{Direction, Function, Metric, Need, Unit};
+use super::{
+    Direction, E1, E2, Example, Function, GAP, LIBRARIES, Metric, Need, ONLINE, SWEEP, Unit, Worked,
+};
 use crate::metrics;
+
+const fn worked(example: &'static Example, value: f64) -> Worked {
+    Worked { example, value }
+}
 
 /// All metrics, by family.
 pub static METRICS: &[Metric] = &[
@@ -12,6 +18,11 @@ pub static METRICS: &[Metric] = &[
         direction: Direction::Higher,
         needs: &[Need::LastTaskEnd],
         function: Function::History(metrics::last_accuracy),
+        examples: &[
+            worked(&E1, 0.775),
+            worked(&E2, 0.566_666_667),
+            worked(&ONLINE, 0.68),
+        ],
     },
     Metric {
         id: "accuracy/last/task-mean",
@@ -22,6 +33,22 @@ pub static METRICS: &[Metric] = &[
         direction: Direction::Higher,
         needs: &[Need::DisjointTasks, Need::LastTaskEnd],
         function: Function::Matrix(metrics::last_accuracy_task_mean),
+        examples: &[worked(&E1, 0.733_333_333), worked(&E2, 0.566_666_667)],
+    },
+    Metric {
+        id: "accuracy/last/class-mean",
+        label: "A_last (class mean)",
+        formula: "(1/C) Σ_c a_c over the exposed classes with test images, after the last task",
+        source: "balanced accuracy",
+        unit: Unit::Fraction,
+        direction: Direction::Higher,
+        needs: &[Need::LastTaskEnd],
+        function: Function::History(metrics::last_accuracy_class_mean),
+        examples: &[
+            worked(&E1, 0.733_333_333),
+            worked(&E2, 0.566_666_667),
+            worked(&ONLINE, 0.7),
+        ],
     },
     Metric {
         id: "accuracy/incremental/sample-weighted",
@@ -32,6 +59,7 @@ pub static METRICS: &[Metric] = &[
         direction: Direction::Higher,
         needs: &[Need::DisjointTasks, Need::EveryTaskEnd],
         function: Function::Matrix(metrics::incremental_accuracy_sample_weighted),
+        examples: &[worked(&E1, 0.813_888_889), worked(&E2, 0.605_555_556)],
     },
     Metric {
         id: "accuracy/incremental/task-mean",
@@ -42,6 +70,7 @@ pub static METRICS: &[Metric] = &[
         direction: Direction::Higher,
         needs: &[Need::DisjointTasks, Need::EveryTaskEnd],
         function: Function::Matrix(metrics::incremental_accuracy_task_mean),
+        examples: &[worked(&E1, 0.794_444_444), worked(&E2, 0.605_555_556)],
     },
     Metric {
         id: "accuracy/lower-triangle",
@@ -52,6 +81,7 @@ pub static METRICS: &[Metric] = &[
         direction: Direction::Higher,
         needs: &[Need::DisjointTasks, Need::EveryTaskEnd],
         function: Function::Matrix(metrics::lower_triangle_accuracy),
+        examples: &[worked(&E1, 0.766_666_667), worked(&E2, 0.6)],
     },
     Metric {
         id: "anytime/auc",
@@ -62,6 +92,7 @@ pub static METRICS: &[Metric] = &[
         direction: Direction::Higher,
         needs: &[Need::PeriodicEvaluations],
         function: Function::History(metrics::anytime_accuracy),
+        examples: &[worked(&ONLINE, 0.586_666_667)],
     },
     Metric {
         id: "anytime/avg",
@@ -72,6 +103,50 @@ pub static METRICS: &[Metric] = &[
         direction: Direction::Higher,
         needs: &[Need::EveryTaskEnd],
         function: Function::History(metrics::task_end_accuracy),
+        examples: &[worked(&ONLINE, 0.64)],
+    },
+    Metric {
+        id: "prequential/mean",
+        label: "prequential",
+        formula: "(1/N) Σ_i 1[ŷ_i = y_i], each of the N samples predicted before it is learned",
+        source: "Gama et al. 2013 (test-then-train)",
+        unit: Unit::Fraction,
+        direction: Direction::Higher,
+        needs: &[Need::PrequentialAnswers],
+        function: Function::History(metrics::prequential_accuracy),
+        examples: &[worked(&ONLINE, 0.5)],
+    },
+    Metric {
+        id: "worst-case/min-acc",
+        label: "min-ACC",
+        formula: "(1/(T-1)) Σ_{j<T} min_n A(j, n), n all evaluations after the end of task j",
+        source: "De Lange et al. 2023",
+        unit: Unit::Fraction,
+        direction: Direction::Higher,
+        needs: &[
+            Need::DisjointTasks,
+            Need::TwoTasks,
+            Need::EveryTaskEnd,
+            Need::EvaluationsInsideTasks,
+        ],
+        function: Function::History(metrics::worst_old_accuracy),
+        examples: &[worked(&GAP, 0.35)],
+    },
+    Metric {
+        id: "worst-case/wc-acc",
+        label: "WC-ACC",
+        formula: "(1/T) R[T][T] + (1-1/T) (1/(T-1)) Σ_{j<T} min_n A(j, n), as in min-ACC",
+        source: "De Lange et al. 2023",
+        unit: Unit::Fraction,
+        direction: Direction::Higher,
+        needs: &[
+            Need::DisjointTasks,
+            Need::TwoTasks,
+            Need::EveryTaskEnd,
+            Need::EvaluationsInsideTasks,
+        ],
+        function: Function::History(metrics::worst_case_accuracy),
+        examples: &[worked(&GAP, 0.516_666_667)],
     },
     Metric {
         id: "forgetting/class-wise",
@@ -82,6 +157,7 @@ pub static METRICS: &[Metric] = &[
         direction: Direction::Lower,
         needs: &[Need::TwoTasks, Need::EveryTaskEnd],
         function: Function::History(metrics::forgetting_class_wise),
+        examples: &[worked(&ONLINE, -0.05)],
     },
     Metric {
         id: "forgetting/max-before",
@@ -92,6 +168,12 @@ pub static METRICS: &[Metric] = &[
         direction: Direction::Lower,
         needs: &[Need::DisjointTasks, Need::TwoTasks, Need::EveryTaskEnd],
         function: Function::Matrix(metrics::forgetting_max_before),
+        examples: &[
+            worked(&E1, 0.175),
+            worked(&E2, 0.0),
+            worked(&LIBRARIES, 0.26),
+            worked(&GAP, 0.175),
+        ],
     },
     Metric {
         id: "forgetting/max-all",
@@ -102,6 +184,11 @@ pub static METRICS: &[Metric] = &[
         direction: Direction::Lower,
         needs: &[Need::DisjointTasks, Need::TwoTasks, Need::EveryTaskEnd],
         function: Function::Matrix(metrics::forgetting_max_all),
+        examples: &[
+            worked(&E1, 0.175),
+            worked(&E2, 0.05),
+            worked(&LIBRARIES, 0.26),
+        ],
     },
     Metric {
         id: "forgetting/initial",
@@ -112,6 +199,11 @@ pub static METRICS: &[Metric] = &[
         direction: Direction::Lower,
         needs: &[Need::DisjointTasks, Need::TwoTasks, Need::EveryTaskEnd],
         function: Function::Matrix(metrics::forgetting_initial),
+        examples: &[
+            worked(&E1, 0.175),
+            worked(&E2, -0.1),
+            worked(&LIBRARIES, 0.242_5),
+        ],
     },
     Metric {
         id: "forgetting/one-step",
@@ -122,6 +214,7 @@ pub static METRICS: &[Metric] = &[
         direction: Direction::Lower,
         needs: &[Need::DisjointTasks, Need::TwoTasks, Need::EveryTaskEnd],
         function: Function::Matrix(metrics::forgetting_one_step),
+        examples: &[worked(&E1, 0.137_5), worked(&E2, -0.1)],
     },
     Metric {
         id: "forgetting/all-tasks",
@@ -132,6 +225,11 @@ pub static METRICS: &[Metric] = &[
         direction: Direction::Lower,
         needs: &[Need::DisjointTasks, Need::TwoTasks, Need::EveryTaskEnd],
         function: Function::Matrix(metrics::forgetting_all_tasks),
+        examples: &[
+            worked(&E1, 0.116_666_667),
+            worked(&E2, 0.033_333_333),
+            worked(&LIBRARIES, 0.208),
+        ],
     },
     Metric {
         id: "forgetting/row-max",
@@ -142,6 +240,7 @@ pub static METRICS: &[Metric] = &[
         direction: Direction::Lower,
         needs: &[Need::DisjointTasks, Need::TwoTasks, Need::EveryTaskEnd],
         function: Function::Matrix(metrics::forgetting_row_max),
+        examples: &[worked(&E1, 0.116_666_667), worked(&E2, 0.133_333_333)],
     },
     Metric {
         id: "forgetting/libcontinual",
@@ -152,6 +251,11 @@ pub static METRICS: &[Metric] = &[
         direction: Direction::Lower,
         needs: &[Need::DisjointTasks, Need::TwoTasks, Need::EveryTaskEnd],
         function: Function::Matrix(metrics::forgetting_libcontinual),
+        examples: &[
+            worked(&E1, 0.15),
+            worked(&E2, -0.05),
+            worked(&LIBRARIES, 0.195),
+        ],
     },
     Metric {
         id: "forgetting/normalised",
@@ -162,6 +266,7 @@ pub static METRICS: &[Metric] = &[
         direction: Direction::Lower,
         needs: &[Need::DisjointTasks, Need::TwoTasks, Need::EveryTaskEnd],
         function: Function::Matrix(metrics::forgetting_normalised),
+        examples: &[worked(&E1, 0.197_916_667), worked(&E2, -0.037_5)],
     },
     Metric {
         id: "bwt/final-row",
@@ -172,6 +277,11 @@ pub static METRICS: &[Metric] = &[
         direction: Direction::Higher,
         needs: &[Need::DisjointTasks, Need::TwoTasks, Need::EveryTaskEnd],
         function: Function::Matrix(metrics::backward_transfer),
+        examples: &[
+            worked(&E1, -0.175),
+            worked(&E2, 0.1),
+            worked(&LIBRARIES, -0.242_5),
+        ],
     },
     Metric {
         id: "bwt/all-pairs",
@@ -182,6 +292,11 @@ pub static METRICS: &[Metric] = &[
         direction: Direction::Higher,
         needs: &[Need::DisjointTasks, Need::TwoTasks, Need::EveryTaskEnd],
         function: Function::Matrix(metrics::backward_transfer_all_pairs),
+        examples: &[
+            worked(&E1, -0.183_333_333),
+            worked(&E2, 0.133_333_333),
+            worked(&LIBRARIES, -0.173),
+        ],
     },
     Metric {
         id: "bwt/libcontinual",
@@ -192,6 +307,11 @@ pub static METRICS: &[Metric] = &[
         direction: Direction::Higher,
         needs: &[Need::DisjointTasks, Need::TwoTasks, Need::EveryTaskEnd],
         function: Function::Matrix(metrics::backward_transfer_libcontinual),
+        examples: &[
+            worked(&E1, -0.1),
+            worked(&E2, 0.033_333_333),
+            worked(&LIBRARIES, -0.121),
+        ],
     },
     Metric {
         id: "bwt/positive",
@@ -202,6 +322,7 @@ pub static METRICS: &[Metric] = &[
         direction: Direction::Higher,
         needs: &[Need::DisjointTasks, Need::TwoTasks, Need::EveryTaskEnd],
         function: Function::Matrix(metrics::backward_transfer_positive),
+        examples: &[worked(&E1, 0.0), worked(&E2, 0.133_333_333)],
     },
     Metric {
         id: "bwt/remembering",
@@ -212,6 +333,7 @@ pub static METRICS: &[Metric] = &[
         direction: Direction::Higher,
         needs: &[Need::DisjointTasks, Need::TwoTasks, Need::EveryTaskEnd],
         function: Function::Matrix(metrics::remembering),
+        examples: &[worked(&E1, 0.816_666_667), worked(&E2, 1.0)],
     },
     Metric {
         id: "fwt/baseline",
@@ -228,6 +350,7 @@ pub static METRICS: &[Metric] = &[
             Need::UntrainedModel,
         ],
         function: Function::Matrix(metrics::forward_transfer),
+        examples: &[worked(&E1, 0.05)],
     },
     Metric {
         id: "fwt/no-baseline",
@@ -243,6 +366,7 @@ pub static METRICS: &[Metric] = &[
             Need::FutureTasks,
         ],
         function: Function::Matrix(metrics::forward_transfer_no_baseline),
+        examples: &[worked(&E1, 0.15), worked(&E2, 0.0)],
     },
     Metric {
         id: "fwt/upper-triangle",
@@ -258,6 +382,7 @@ pub static METRICS: &[Metric] = &[
             Need::FutureTasks,
         ],
         function: Function::Matrix(metrics::forward_transfer_upper_triangle),
+        examples: &[worked(&E1, 0.116_666_667), worked(&E2, 0.0)],
     },
     Metric {
         id: "learning/plasticity",
@@ -268,6 +393,7 @@ pub static METRICS: &[Metric] = &[
         direction: Direction::Higher,
         needs: &[Need::DisjointTasks, Need::EveryTaskEnd],
         function: Function::Matrix(metrics::plasticity),
+        examples: &[worked(&E1, 0.85), worked(&E2, 0.5)],
     },
     Metric {
         id: "learning/stability",
@@ -278,6 +404,7 @@ pub static METRICS: &[Metric] = &[
         direction: Direction::Higher,
         needs: &[Need::DisjointTasks, Need::TwoTasks, Need::LastTaskEnd],
         function: Function::Matrix(metrics::stability),
+        examples: &[worked(&E1, 0.675), worked(&E2, 0.65)],
     },
     Metric {
         id: "learning/stability-forgetting",
@@ -288,6 +415,7 @@ pub static METRICS: &[Metric] = &[
         direction: Direction::Higher,
         needs: &[Need::DisjointTasks, Need::TwoTasks, Need::EveryTaskEnd],
         function: Function::Matrix(metrics::stability_of_forgetting),
+        examples: &[worked(&E1, 0.825), worked(&E2, 1.0)],
     },
     Metric {
         id: "learning/harmonic",
@@ -298,6 +426,7 @@ pub static METRICS: &[Metric] = &[
         direction: Direction::Higher,
         needs: &[Need::DisjointTasks, Need::TwoTasks, Need::EveryTaskEnd],
         function: Function::Matrix(metrics::plasticity_stability_mean),
+        examples: &[worked(&E1, 0.752_459_016), worked(&E2, 0.565_217_391)],
     },
     Metric {
         id: "learning/intransigence",
@@ -312,6 +441,7 @@ pub static METRICS: &[Metric] = &[
             Need::JointReference,
         ],
         function: Function::Reference(metrics::intransigence),
+        examples: &[worked(&E1, 0.05)],
     },
     Metric {
         id: "memory/auc-average",
@@ -322,6 +452,7 @@ pub static METRICS: &[Metric] = &[
         direction: Direction::Higher,
         needs: &[Need::MemorySweep],
         function: Function::Sweep(metrics::auc_average),
+        examples: &[worked(&SWEEP, 5.43)],
     },
     Metric {
         id: "memory/auc-last",
@@ -332,5 +463,6 @@ pub static METRICS: &[Metric] = &[
         direction: Direction::Higher,
         needs: &[Need::MemorySweep],
         function: Function::Sweep(metrics::auc_last),
+        examples: &[worked(&SWEEP, 4.626)],
     },
 ];

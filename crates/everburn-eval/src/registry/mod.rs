@@ -4,9 +4,13 @@ use serde::{Deserialize, Serialize};
 use crate::metrics::MemoryPoint;
 use crate::{AccuracyMatrix, History};
 
+mod examples;
 mod list;
+mod page;
 
+pub use examples::{E1, E2, EXAMPLES, Example, GAP, LIBRARIES, ONLINE, SWEEP, Worked};
 pub use list::METRICS;
+pub use page::metrics_page;
 
 /// What a number counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,6 +75,10 @@ pub enum Need {
     EveryTaskEnd,
     /// Regular evaluations along the stream.
     PeriodicEvaluations,
+    /// Evaluations inside every task after the first, between its border and its end.
+    EvaluationsInsideTasks,
+    /// Answers on the training samples before they are learned.
+    PrequentialAnswers,
     /// Tests on tasks before they are learned.
     FutureTasks,
     /// A test of the untrained model.
@@ -79,6 +87,25 @@ pub enum Need {
     JointReference,
     /// Several runs with different memory.
     MemorySweep,
+}
+
+impl Need {
+    /// The need in words.
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Self::DisjointTasks => "tasks that share no class",
+            Self::TwoTasks => "two tasks or more",
+            Self::LastTaskEnd => "a test at the end of the last task",
+            Self::EveryTaskEnd => "a test at the end of every task",
+            Self::PeriodicEvaluations => "periodic tests along the stream",
+            Self::EvaluationsInsideTasks => "tests inside every task after the first",
+            Self::PrequentialAnswers => "answers on training samples before they are learned",
+            Self::FutureTasks => "tests on tasks before they are learned",
+            Self::UntrainedModel => "a test of the untrained model",
+            Self::JointReference => "a joint run on the same stream",
+            Self::MemorySweep => "runs with several memory sizes",
+        }
+    }
 }
 
 /// The pure function behind a metric.
@@ -143,6 +170,8 @@ pub struct Metric {
     pub needs: &'static [Need],
     /// How it is computed.
     pub function: Function,
+    /// Its value on the worked examples.
+    pub examples: &'static [Worked],
 }
 
 impl Metric {
@@ -163,7 +192,8 @@ impl Metric {
     /// The key in a record: the id, followed by the period in brackets where the number depends on
     /// it, such as `anytime/auc[P=1000]`.
     pub fn key(&self, history: &History) -> String {
-        if self.needs.contains(&Need::PeriodicEvaluations) {
+        let by_period = [Need::PeriodicEvaluations, Need::EvaluationsInsideTasks];
+        if by_period.iter().any(|need| self.needs.contains(need)) {
             format!("{}[{}]", self.id, history.period_name())
         } else {
             self.id.to_owned()

@@ -1,9 +1,10 @@
 use everburn_core::{Error, Result};
 use serde::Serialize;
 
+use super::{Row, Run};
 use crate::{
-    Accompanying, Direction, METRICS, Metric, RunRecord, StreamKind, Summary, Unit, base_id,
-    format, metric,
+    Accompanying, Direction, Interval, METRICS, Metric, RunRecord, StreamKind, Summary, Unit,
+    base_id, format, metric,
 };
 
 /// A number of a run that is no metric of its accuracy.
@@ -84,11 +85,25 @@ pub static QUANTITIES: &[Quantity] = &[
     },
 ];
 
+/// The accuracy for which a table shows an interval over test images.
+pub(super) const LAST_ACCURACY: &str = "accuracy/last/sample-weighted";
+
+/// What is left out of the default columns of a table in which no run has it.
+pub(super) const WHERE_MEASURED: [&str; 1] = ["prequential/mean"];
+
+/// The metrics by which the methods of a table are compared.
+pub(super) fn headline_ids(kind: StreamKind) -> &'static [&'static str] {
+    match kind {
+        StreamKind::Split => &[LAST_ACCURACY],
+        StreamKind::Online => &["anytime/auc", LAST_ACCURACY],
+    }
+}
+
 /// The columns of a table unless others are chosen.
 pub(super) fn default_ids(kind: StreamKind) -> &'static [&'static str] {
     match kind {
         StreamKind::Split => &[
-            "accuracy/last/sample-weighted",
+            LAST_ACCURACY,
             "accuracy/incremental/sample-weighted",
             "forgetting/max-before",
             "bwt/final-row",
@@ -99,7 +114,8 @@ pub(super) fn default_ids(kind: StreamKind) -> &'static [&'static str] {
         StreamKind::Online => &[
             "anytime/auc",
             "anytime/avg",
-            "accuracy/last/sample-weighted",
+            "prequential/mean",
+            LAST_ACCURACY,
             "forgetting/class-wise",
             "time/wall",
             "memory/held-peak",
@@ -164,7 +180,7 @@ impl Column {
 
     /// The columns of an id in a table with these runs: several, if it was measured with several
     /// periods.
-    pub(super) fn in_table(id: &str, runs: &[&(RunRecord, Accompanying)]) -> Result<Vec<Self>> {
+    pub(super) fn in_table(id: &str, runs: &[&Run]) -> Result<Vec<Self>> {
         let keys = runs.iter().flat_map(|(record, _)| record.metrics.keys());
         let mut keys: Vec<_> = keys.filter(|key| base_id(key) == id).collect();
         keys.sort();
@@ -193,8 +209,8 @@ impl Column {
         record.metrics.get(&self.key).copied()
     }
 
-    /// The text of a cell; `runs` is how many runs the row has.
-    pub(super) fn cell(&self, summary: Option<&Summary>, runs: usize) -> String {
+    /// The text of a cell of a row.
+    pub(super) fn cell(&self, summary: Option<&Summary>, row: &Row) -> String {
         let Some(summary) = summary else {
             return format::MISSING.to_owned();
         };
@@ -206,9 +222,17 @@ impl Column {
             Unit::ImagesPerSecond => return format::fixed(summary.mean, 1),
         };
         let mean = number(summary.mean);
+        let images = row.images.filter(|_| self.key == LAST_ACCURACY);
         match summary.half_width {
-            None => format!("{mean} (n=1)"),
-            Some(half) if summary.n < runs => {
+            None => match images {
+                None => format!("{mean} (n=1)"),
+                Some(Interval { low, high }) => {
+                    let end = |fraction: f64| format::fixed(fraction * 100.0, 1);
+                    // The space in it does not break, so that narrow tables keep it whole.
+                    format!("{mean} [{},\u{a0}{}] (n=1)", end(low), end(high))
+                }
+            },
+            Some(half) if summary.n < row.seeds.len() => {
                 format!("{mean} ±{} (n={})", number(half), summary.n)
             }
             Some(half) => format!("{mean} ±{}", number(half)),

@@ -1,4 +1,4 @@
-use super::{Report, Table};
+use super::{Differences, Report, Table};
 
 impl Report {
     /// The tables and the legend in Markdown.
@@ -9,6 +9,10 @@ impl Report {
             text += &format!("{}\n\n", escaped(&table.caption()));
             text += &rows(table);
             text.push('\n');
+            for differences in table.shown_differences() {
+                text += &pairs(differences);
+                text.push('\n');
+            }
         }
         for entry in self.legend() {
             let meaning = match entry.formula {
@@ -32,6 +36,17 @@ fn rows(table: &Table) -> String {
     for row in &table.rows {
         let names = heads.iter().map(|head| (head.value)(row));
         text += &line(names.chain(table.texts(row)));
+    }
+    text
+}
+
+/// The paired differences of one metric.
+fn pairs(differences: &Differences) -> String {
+    let head = ["paired differences", &differences.column.label, ""];
+    let mut text = line(head.map(str::to_owned).into_iter());
+    text += "|:--|--:|:--|\n";
+    for pair in &differences.pairs {
+        text += &line([pair.name(), pair.difference(), pair.note()].into_iter());
     }
     text
 }

@@ -1,17 +1,25 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use everburn_core::{Error, Result};
+use everburn_core::{Error, Key, Result};
 use serde::Serialize;
 
-use crate::{Accompanying, RunRecord, StreamKind, Summary};
+use crate::{
+    Accompanying, Interval, RESAMPLES, RunRecord, StreamKind, Summary, base_id, bootstrap_accuracy,
+};
 
 mod column;
+mod differences;
 mod files;
 mod markdown;
+mod reference;
+mod settings;
 mod terminal;
 mod text;
 
 pub use column::{Column, QUANTITIES, Quantity};
+pub use differences::{Differences, Pair};
+
+type Run = (RunRecord, Accompanying);
 
 /// Runs summed up over their seeds, one table for each stream of each data set.
 ///
@@ -21,7 +29,7 @@ pub struct Report {
     /// The tables, by data set and stream.
     pub tables: Vec<Table>,
     #[serde(skip)]
-    runs: Vec<(RunRecord, Accompanying)>,
+    runs: Vec<Run>,
 }
 
 /// The runs on one stream of one data set.
@@ -37,6 +45,8 @@ pub struct Table {
     pub columns: Vec<Column>,
     /// The rows; references come last.
     pub rows: Vec<Row>,
+    /// The rows compared with each other, one list for each headline metric.
+    pub differences: Vec<Differences>,
 }
 
 /// What all runs of a row have in common, beside data set and stream.
@@ -46,6 +56,9 @@ pub struct RowKey {
     pub offline: bool,
     /// The method.
     pub method: String,
+    /// Those of its settings in which rows of this method differ, as `buffer=200, recipe.epochs=1`;
+    /// empty where they differ in none.
+    pub settings: String,
     /// The backbone.
     pub backbone: String,
     /// What of the backbone is trained.
@@ -66,14 +79,21 @@ pub struct Row {
     pub seeds: Vec<u64>,
     /// One summary for each column of the table; `None` where no run has a value.
     pub cells: Vec<Option<Summary>>,
+    /// Of a row with a single run, the interval of its last accuracy over test images.
+    pub images: Option<Interval>,
+    /// Where its runs stand in the report.
+    #[serde(skip)]
+    runs: Vec<usize>,
 }
 
 impl Report {
     /// A report with the default columns of each kind of stream: on split tasks A_last, A-bar, F
-    /// (Chaudhry) and BWT, on online streams A_auc, A_avg, A_last and F_last; then time, bytes
-    /// held by the learner and peak memory.
+    /// (Chaudhry) and BWT, on online streams A_auc, A_avg, prequential accuracy where measured,
+    /// A_last and F_last; then time, bytes held by the learner and peak memory.
     ///
-    /// A run that is given twice counts once.
+    /// A run that is given twice counts once. Runs of a method with different settings are
+    /// different rows. A run on disjoint tasks whose joint reference (method `joint`) is among the
+    /// runs gets its intransigence.
     ///
     /// # Errors
     /// If two different runs differ in nothing that the tables tell apart and have the same seed:
@@ -94,84 +114,128 @@ impl Report {
         Self::build(runs, Some(ids))
     }
 
-    fn build(mut runs: Vec<(RunRecord, Accompanying)>, ids: Option<&[&str]>) -> Result<Self> {
+    fn build(mut runs: Vec<Run>, ids: Option<&[&str]>) -> Result<Self> {
         runs.sort_by_key(|(record, _)| place(record));
         runs.dedup_by(|(a, _), (b, _)| a == b);
+        reference::add_intransigence(&mut runs);
         let mut streams: BTreeMap<_, Vec<_>> = BTreeMap::new();
-        for run in &runs {
-            let description = &run.0.run;
-            let stream = (&description.dataset, &description.stream);
-            streams.entry(stream).or_default().push(run);
+        for (index, (record, _)) in runs.iter().enumerate() {
+            let stream = (&record.run.dataset, &record.run.stream);
+            streams.entry(stream).or_default().push(index);
         }
         let tables = streams
-            .into_iter()
-            .map(|((dataset, stream), runs)| Table::new(dataset, stream, &runs, ids))
+            .into_values()
+            .map(|members| Table::new(&runs, &members, ids))
             .collect::<Result<_>>()?;
         Ok(Self { tables, runs })
     }
 }
 
 impl Table {
-    fn new(
-        dataset: &str,
-        stream: &str,
-        runs: &[&(RunRecord, Accompanying)],
-        ids: Option<&[&str]>,
-    ) -> Result<Self> {
+    /// The table of those runs that are `members`, all on one stream.
+    fn new(all: &[Run], members: &[usize], ids: Option<&[&str]>) -> Result<Self> {
+        let runs = chosen(all, members);
         let kinds = runs.iter().map(|(record, _)| record.kind());
         let kind = kinds.max().unwrap_or(StreamKind::Split);
-        let mut columns = Vec::new();
-        for id in ids.unwrap_or_else(|| column::default_ids(kind)) {
-            columns.extend(Column::in_table(id, runs)?);
-        }
-        let mut groups: BTreeMap<RowKey, Vec<_>> = BTreeMap::new();
-        for run in runs {
-            groups.entry(RowKey::of(&run.0)).or_default().push(*run);
-        }
-        let rows = groups
+        let description = runs.first().map(|(record, _)| record.run.clone());
+        let description = description.unwrap_or_default();
+        let columns = columns(&runs, kind, ids)?;
+        let mut rows = settings::groups(all, members)
             .into_iter()
-            .map(|(key, runs)| Row::new(key, &runs, &columns, kind))
-            .collect::<Result<_>>()?;
-        Ok(Self {
-            dataset: dataset.to_owned(),
-            stream: stream.to_owned(),
+            .map(|(key, members)| Row::new(key, all, members, &columns, kind))
+            .collect::<Result<Vec<_>>>()?;
+        // By length first, or a buffer of 1000 would come before one of 200.
+        rows.sort_by_cached_key(|row| {
+            let RowKey {
+                offline,
+                method,
+                settings,
+                ..
+            } = row.key.clone();
+            (offline, method, settings.chars().count(), row.key.clone())
+        });
+        let mut table = Self {
+            dataset: description.dataset,
+            stream: description.stream,
             kind,
             columns,
             rows,
-        })
+            differences: Vec::new(),
+        };
+        for id in column::headline_ids(kind) {
+            for column in Column::in_table(id, &runs)? {
+                table
+                    .differences
+                    .extend(Differences::of(&table, column, all));
+            }
+        }
+        Ok(table)
     }
+}
+
+/// The columns with these ids, or else those of the kind of stream as far as they were measured.
+fn columns(runs: &[&Run], kind: StreamKind, ids: Option<&[&str]>) -> Result<Vec<Column>> {
+    let measured = |id: &str| {
+        let mut keys = runs.iter().flat_map(|(record, _)| record.metrics.keys());
+        keys.any(|key| base_id(key) == id)
+    };
+    let defaults = column::default_ids(kind).iter().copied();
+    let defaults = defaults.filter(|id| !column::WHERE_MEASURED.contains(id) || measured(id));
+    let ids = ids.map_or_else(|| defaults.collect(), <[&str]>::to_vec);
+    let mut columns = Vec::new();
+    for id in ids {
+        columns.extend(Column::in_table(id, runs)?);
+    }
+    Ok(columns)
+}
+
+fn chosen<'a>(all: &'a [Run], members: &[usize]) -> Vec<&'a Run> {
+    members.iter().filter_map(|&index| all.get(index)).collect()
 }
 
 impl Row {
     fn new(
         key: RowKey,
-        runs: &[&(RunRecord, Accompanying)],
+        all: &[Run],
+        members: Vec<usize>,
         columns: &[Column],
         kind: StreamKind,
     ) -> Result<Self> {
+        let runs = chosen(all, &members);
         let mut seeds = BTreeSet::new();
-        for (record, _) in runs {
+        for (record, _) in &runs {
             if !seeds.insert(record.run.seed) {
                 return Err(Error::input(
-                    format!("runs of {} on {}", key.method, record.run.stream),
-                    format!("different results with seed {}", record.run.seed),
-                    "one run for each seed: leave out what other code or settings made",
+                    format!("runs of {} on {}", key.name(), record.run.stream),
+                    format!(
+                        "different results with seed {} and the same settings",
+                        record.run.seed
+                    ),
+                    "one run for each seed: leave out what other code or data made",
                 ));
             }
         }
         let cell = |column: &Column| {
-            let value = |(record, accompanying): &&(RunRecord, Accompanying)| {
-                column.value(record, accompanying, kind)
-            };
+            let value = |run: &&Run| column.value(&run.0, &run.1, kind);
             let values: Vec<_> = runs.iter().filter_map(value).collect();
             Summary::of(&values)
         };
         Ok(Self {
             cells: columns.iter().map(cell).collect(),
             seeds: seeds.into_iter().collect(),
+            images: over_images(&runs),
             key,
+            runs: members,
         })
     }
+}
+
+/// The interval of a single run's last accuracy over test images. The key is made of the run alone,
+/// so that a run always shows the same interval.
+fn over_images(runs: &[&Run]) -> Option<Interval> {
+    let [(record, _)] = runs else { return None };
+    let key = Key::from_seed(record.run.seed).child("bootstrap over test images");
+    bootstrap_accuracy(record.history.last()?, RESAMPLES, key)
 }
 
 impl RowKey {
@@ -180,6 +244,7 @@ impl RowKey {
         Self {
             offline: run.offline,
             method: run.method,
+            settings: String::new(),
             backbone: run.backbone,
             tuning: run.tuning,
             preset: run.preset,
@@ -193,5 +258,6 @@ fn place(record: &RunRecord) -> impl Ord + use<> {
     let run = &record.run;
     let stream = (run.dataset.clone(), run.stream.clone());
     let id = record.provenance.run_id.clone();
-    (stream, RowKey::of(record), run.seed, id)
+    let settings = record.settings.to_string();
+    (stream, RowKey::of(record), run.seed, id, settings)
 }

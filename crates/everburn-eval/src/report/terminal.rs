@@ -1,6 +1,6 @@
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table as Grid};
 
-use super::{Report, Table};
+use super::{Differences, Report, Table};
 
 /// A line under the head and nothing else, in the order of comfy-table's presets.
 const PRESET: &str = "     ──            ";
@@ -15,6 +15,10 @@ impl Report {
             text += &wrapped(&table.caption(), width, 2);
             text += &grid(table, width);
             text.push('\n');
+            for differences in table.shown_differences() {
+                text += &pairs(differences, width);
+                text.push('\n');
+            }
         }
         for entry in self.legend() {
             text += &wrapped(&format!("{}: {}", entry.term, entry.text), width, 2);
@@ -25,10 +29,7 @@ impl Report {
 
 fn grid(table: &Table, width: u16) -> String {
     let heads = table.heads();
-    let mut grid = Grid::new();
-    grid.load_preset(PRESET)
-        .set_content_arrangement(ContentArrangement::Dynamic)
-        .set_width(width);
+    let mut grid = empty(width);
     let names = heads.iter().map(|head| Cell::new(head.label));
     let columns = table
         .columns
@@ -39,6 +40,30 @@ fn grid(table: &Table, width: u16) -> String {
         let names = heads.iter().map(|head| Cell::new((head.value)(row)));
         grid.add_row(names.chain(table.texts(row).map(right)));
     }
+    text(grid)
+}
+
+/// The paired differences of one metric.
+fn pairs(differences: &Differences, width: u16) -> String {
+    let mut grid = empty(width);
+    let label = right(differences.column.label.clone());
+    grid.set_header([Cell::new("paired differences"), label, Cell::new("")]);
+    for pair in &differences.pairs {
+        let (name, number, note) = (pair.name(), pair.difference(), pair.note());
+        grid.add_row([Cell::new(name), right(number), Cell::new(note)]);
+    }
+    text(grid)
+}
+
+fn empty(width: u16) -> Grid {
+    let mut grid = Grid::new();
+    grid.load_preset(PRESET)
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_width(width);
+    grid
+}
+
+fn text(mut grid: Grid) -> String {
     for column in grid.column_iter_mut() {
         column.set_padding((0, 1));
     }

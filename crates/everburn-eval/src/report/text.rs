@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 
+use super::differences::{IN_EVERY_SEED, NOT_SIGNIFICANT, OTHER_STREAMS, Pair};
 use super::{Report, Row, RowKey, Table};
 use crate::{Unit, format};
 
@@ -35,7 +36,7 @@ const HEADS: [Head; 5] = [
 
 const METHOD: Head = Head {
     label: "method",
-    value: |row| row.key.method.clone(),
+    value: |row| row.key.name(),
 };
 
 /// The preset whose sizes need a word of warning beside published numbers.
@@ -87,7 +88,15 @@ impl Table {
     pub(super) fn texts<'a>(&'a self, row: &'a Row) -> impl Iterator<Item = String> + 'a {
         let cells = row.cells.iter().map(Option::as_ref);
         let columns = self.columns.iter().zip(cells);
-        columns.map(|(column, cell)| column.cell(cell, row.seeds.len()))
+        columns.map(|(column, cell)| column.cell(cell, row))
+    }
+
+    /// A row in one name: its method, and whatever else differs between rows but their seeds.
+    pub(super) fn row_name(&self, row: &Row) -> String {
+        let heads = self.heads();
+        let names = heads.iter().filter(|head| head.label != "seeds");
+        let names: Vec<_> = names.map(|head| (head.value)(row)).collect();
+        names.join(" · ")
     }
 }
 
@@ -134,6 +143,13 @@ impl Report {
             .flat_map(|table| table.rows.iter().flat_map(|row| table.texts(row)))
             .collect();
         let shown = |sign: &str| texts.iter().any(|text| text.contains(sign));
+        if shown("[") {
+            say(
+                "[…]",
+                "95 % interval of the accuracy of this one trained learner over other test images \
+                 of the same classes (bootstrap); it says nothing of other seeds",
+            );
+        }
         if shown("±") {
             say(
                 "±",
@@ -143,7 +159,7 @@ impl Report {
         if shown("(n=") {
             say(
                 "(n=…)",
-                "so many seeds have a value; one seed gives no interval",
+                "so many seeds have a value; one seed gives no interval over seeds",
             );
         }
         if shown(format::MISSING) {
@@ -155,9 +171,55 @@ impl Report {
                 "percent; percentage points where the metric is a difference",
             );
         }
+        entries.extend(self.legend_of_differences());
+        entries
+    }
+
+    fn legend_of_differences(&self) -> Vec<Entry> {
+        let shown = self.tables.iter().flat_map(Table::shown_differences);
+        let notes: Vec<_> = (shown.flat_map(|differences| &differences.pairs))
+            .map(Pair::note)
+            .collect();
+        if notes.is_empty() {
+            return Vec::new();
+        }
+        let mut entries = vec![Entry {
+            term: "paired differences".to_owned(),
+            text: "mean of a − b over the seeds in which both learned the same stream, and half \
+                       the width of its 95 % t-interval. Each interval stands for itself: of 20 \
+                       comparisons of equal methods one stands out by chance. Seeds differ in the \
+                       order of the stream and in initial weights, not in data set or test images"
+                .to_owned(),
+            formula: false,
+        }];
+        for (sign, text) in PAIR_NOTES {
+            if notes.iter().any(|note| note.contains(sign)) {
+                entries.push(Entry {
+                    term: sign.to_owned(),
+                    text: text.to_owned(),
+                    formula: false,
+                });
+            }
+        }
         entries
     }
 }
+
+/// What the notes beside paired differences mean.
+const PAIR_NOTES: [(&str, &str); 3] = [
+    (
+        NOT_SIGNIFICANT,
+        "the interval holds 0: these seeds do not tell the two apart",
+    ),
+    (
+        IN_EVERY_SEED,
+        "the differences have no spread, so no interval can be given",
+    ),
+    (
+        OTHER_STREAMS,
+        "seeds whose streams differ between the two (another manifest) are no pair",
+    ),
+];
 
 /// Ascending seeds as a list in which neighbours are drawn together: `1–3, 7`.
 fn seeds(seeds: &[u64]) -> String {
@@ -178,10 +240,20 @@ fn seeds(seeds: &[u64]) -> String {
 }
 
 impl RowKey {
+    /// The method with the settings that tell it apart: `er (buffer=200)`.
+    pub(super) fn name(&self) -> String {
+        if self.settings.is_empty() {
+            self.method.clone()
+        } else {
+            format!("{} ({})", self.method, self.settings)
+        }
+    }
+
     /// The fields as they stand in files.
-    pub(super) fn fields(&self) -> [&str; 5] {
+    pub(super) fn fields(&self) -> [&str; 6] {
         [
             &self.method,
+            &self.settings,
             &self.backbone,
             &self.tuning,
             &self.preset,

@@ -76,6 +76,7 @@ pub fn split(method: &str, seed: u64, kept: usize) -> (RunRecord, Accompanying) 
         task_classes: vec![vec![ClassId(0)], vec![ClassId(1)]],
         disjoint: true,
         period: None,
+        prequential: None,
         evaluations: vec![
             evaluation(end(0, 500), &[(0, 40)]),
             evaluation(end(1, 1000), &[(0, kept), (1, kept)]),
@@ -109,6 +110,7 @@ pub fn online(method: &str, seed: u64, right: usize, offline: bool) -> (RunRecor
         disjoint: false,
         period: Some(Period::Samples(1000)),
         evaluations,
+        prequential: None,
     };
     let record = RunRecord::new(run, provenance, history, Some(memory(5))).unwrap();
     (record, timing(0.5 * right as f64))

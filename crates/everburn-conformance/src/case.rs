@@ -1,0 +1,242 @@
+use std::fmt;
+
+use everburn_backend::{DeviceChoice, DeviceKind};
+use everburn_core::{Error, ImageShape, Key, Learner, Result};
+use everburn_nn::{Method, Preset, Setting, Tuning, change};
+use everburn_run::{Runner, Settings};
+use serde_json::{Map, Value, json};
+
+use crate::lab::{Flow, Lab, Toy};
+use crate::{Violation, test_devices};
+
+/// Builds a learner for a device and tuning, from a key, with changes of its settings.
+type Build = Box<dyn Fn(&Lab, Key, &Map<String, Value>) -> Result<Box<dyn Learner>>>;
+
+/// The learner under test, and how to build it.
+pub struct Subject {
+    name: String,
+    build: Build,
+    changes: Map<String, Value>,
+    shape: ImageShape,
+    tunings: Vec<Tuning>,
+    devices: Vec<DeviceChoice>,
+}
+
+const TOY_SHAPE: ImageShape = ImageShape::new(8, 8, 3);
+
+/// What every learner gets unless its suite says otherwise: few samples, several epochs, an optimiser
+/// with a state.
+fn toy_changes(tuning: Tuning) -> Vec<(&'static str, Value)> {
+    let mut changes = vec![
+        ("epochs", json!(2)),
+        ("batch", json!(4)),
+        ("online_batch", json!(3)),
+        ("online_updates", json!(2)),
+    ];
+    if tuning == Tuning::Full {
+        changes.push(("training.rule", json!({ "rule": "sgd", "momentum": 0.9 })));
+        changes.push(("training.head_rate", json!(0.01)));
+        changes.push(("training.backbone_rate", json!(0.01)));
+    }
+    changes
+}
+
+/// Applies the changes whose key the settings have, themselves or in their recipe.
+fn at_toy_size(settings: Value, tuning: Tuning, method: &str) -> Result<Value> {
+    let within = |settings: &Value, key: &str| {
+        let path = key
+            .split('.')
+            .try_fold(settings, |table, part| table.get(part));
+        path.is_some()
+    };
+    let mut wanted = Map::new();
+    for (key, value) in toy_changes(tuning) {
+        for key in [key.to_owned(), format!("recipe.{key}")] {
+            if within(&settings, &key) {
+                wanted.insert(key, value.clone());
+            }
+        }
+    }
+    change(settings, &wanted, method)
+}
+
+impl Subject {
+    /// A registered method, at toy size: from its `cpu` preset with few samples in a batch. With the
+    /// backbone frozen it gets a small ViT, tuned as a whole a small ResNet from scratch.
+    pub fn of(method: Method) -> Self {
+        let build = move |lab: &Lab, key: Key, changes: &Map<String, Value>| {
+            let setting = Setting {
+                preset: Preset::Cpu,
+                tuning: lab.tuning(),
+                from_scratch: lab.tuning() == Tuning::Full,
+            };
+            let settings = method.settings(&setting, &Map::new())?;
+            let settings = at_toy_size(settings, lab.tuning(), method.name)?;
+            method.build(change(settings, changes, method.name)?, lab.frozen()?, key)
+        };
+        let tunings = [Tuning::Frozen, Tuning::Full];
+        let count = if method.always_frozen {
+            1
+        } else {
+            tunings.len()
+        };
+        Self {
+            name: method.name.to_owned(),
+            build: Box::new(build),
+            changes: Map::new(),
+            shape: TOY_SHAPE,
+            tunings: tunings[..count].to_vec(),
+            devices: Vec::new(),
+        }
+    }
+
+    /// Changes a setting of a registered method, by its path: `recipe.epochs`. A memory must be made
+    /// so small that the toy streams fill it.
+    #[must_use]
+    pub fn set(mut self, key: &str, value: impl Into<Value>) -> Self {
+        self.changes.insert(key.to_owned(), value.into());
+        self
+    }
+
+    /// A learner that `build` makes for a device, tuning and key. It is shown images of 8×8 pixels
+    /// in three channels.
+    pub fn new(
+        name: impl Into<String>,
+        build: impl Fn(&Lab, Key) -> Result<Box<dyn Learner>> + 'static,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            build: Box::new(move |lab, key, _| build(lab, key)),
+            changes: Map::new(),
+            shape: TOY_SHAPE,
+            tunings: vec![Tuning::Frozen, Tuning::Full],
+            devices: Vec::new(),
+        }
+    }
+
+    /// For a learner that does not look at the lab's tuning, or knows only one.
+    #[must_use]
+    pub fn only(mut self, tuning: Tuning) -> Self {
+        self.tunings = vec![tuning];
+        self
+    }
+
+    /// For a learner that uses no device.
+    #[must_use]
+    pub fn on_cpu_only(mut self) -> Self {
+        self.devices = vec![DeviceChoice::CPU];
+        self
+    }
+
+    /// The subject on each device and with each tuning.
+    ///
+    /// # Errors
+    /// If a device does not open.
+    pub fn cases(&self) -> Result<Vec<Case<'_>>> {
+        let mut cases = Vec::new();
+        for (choice, device) in test_devices()? {
+            if !self.devices.is_empty() && !self.devices.contains(&choice) {
+                continue;
+            }
+            for tuning in &self.tunings {
+                let lab = Lab::new(choice, device.clone(), *tuning, self.shape);
+                cases.push(Case { subject: self, lab });
+            }
+        }
+        if cases.is_empty() {
+            let why = "none of the devices under test is one that it runs on";
+            return Err(Error::unsupported(self.name.clone(), why));
+        }
+        Ok(cases)
+    }
+}
+
+/// A subject on one device with one tuning.
+pub struct Case<'a> {
+    subject: &'a Subject,
+    lab: Lab,
+}
+
+impl fmt::Display for Case<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (subject, lab) = (self.subject, &self.lab);
+        write!(f, "{} on {}", subject.name, lab.choice())?;
+        if subject.tunings.len() > 1 {
+            write!(f, ", {}", lab.tuning().name())?;
+        }
+        Ok(())
+    }
+}
+
+/// The seed of what has no reason to take another.
+pub(crate) const SEED: u64 = 7;
+
+impl Case<'_> {
+    /// Whether results repeat to the byte on this device.
+    pub fn is_exact(&self) -> bool {
+        self.lab.choice().kind == DeviceKind::Cpu
+    }
+
+    /// The images that the learner is shown.
+    pub fn shape(&self) -> ImageShape {
+        self.subject.shape
+    }
+
+    /// A learner that has seen nothing, whose randomness begins at a seed.
+    ///
+    /// # Errors
+    /// If it cannot be built.
+    pub fn learner(&self, seed: u64) -> Result<Box<dyn Learner>> {
+        let key = Key::from_seed(seed).child("learner");
+        (self.subject.build)(&self.lab, key, &self.subject.changes)
+    }
+
+    /// A toy stream for this learner's images.
+    pub(crate) fn toy(&self, flow: Flow, tasks: Tasks) -> Result<Toy> {
+        Toy::new(self.shape(), flow, tasks)
+    }
+
+    /// A runner of a learner on a toy stream, or `None` if the learner is refused there.
+    pub(crate) fn runner<'t>(
+        &self,
+        toy: &'t Toy,
+        seed: u64,
+        learner: Box<dyn Learner>,
+    ) -> Result<Option<Runner<'t>>> {
+        match Runner::new(toy.material(), settings(seed), learner) {
+            Ok(runner) => Ok(Some(runner)),
+            Err(Error::Unsupported { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The learner after the first of the flows on which it is not refused, and the stream it saw.
+    pub(crate) fn taught(&self, tasks: Tasks) -> Result<(Box<dyn Learner>, Toy), Violation> {
+        for flow in Flow::ALL {
+            let toy = self.toy(flow, tasks)?;
+            if let Some(mut runner) = self.runner(&toy, SEED, self.learner(SEED)?)? {
+                while runner.advance()? {}
+                return Ok((runner.into_learner(), toy));
+            }
+        }
+        Err(Violation(
+            "it is refused on every kind of stream".to_owned(),
+        ))
+    }
+}
+
+/// The tasks of a toy stream: classes, and how many images of each.
+pub(crate) type Tasks<'a> = &'a [&'a [(u32, usize)]];
+
+/// Three tasks of two classes; no count is a multiple of a toy batch.
+pub(crate) const USUAL: Tasks<'static> =
+    &[&[(26, 5), (2, 4)], &[(18, 5), (6, 4)], &[(9, 4), (11, 3)]];
+
+/// Few evaluations, and fewer test images in a prediction than there are.
+pub(crate) fn settings(seed: u64) -> Settings {
+    Settings {
+        eval: everburn_stream::EvalPoints::Count(3),
+        eval_batch: 5,
+        ..Settings::new(seed)
+    }
+}

@@ -1,0 +1,205 @@
+use everburn_core::{
+    Array, Batch, ClassId, Ctx, Error, ImageShape, Images, Key, Learner, State, Step, Values, View,
+};
+use serde_json::json;
+
+use crate::case::{SEED, USUAL};
+use crate::lab::{Flow, toy_images};
+use crate::watch::Watched;
+use crate::{Case, Violation};
+
+pub(super) fn bad_input(case: &Case<'_>) -> Result<(), Violation> {
+    let shape = case.shape();
+    let (images, labels) = toy_images(shape, &[(26, 2), (2, 1)], Key::from_seed(5))?;
+    let mut learner = case.learner(SEED)?;
+    refused(
+        learner.predict(&images),
+        &["no class has been seen"],
+        "a prediction before any class",
+    )?;
+    for _ in 0..2 {
+        let others = [
+            ImageShape::new(shape.height + 1, shape.width, shape.channels),
+            ImageShape::new(shape.height, shape.width, shape.channels % 3 + 1),
+        ];
+        for other in others {
+            let wrong = Images::new(other, vec![9; 2 * other.bytes()])?;
+            let sizes = [other.to_string(), shape.to_string()];
+            let sizes: Vec<&str> = sizes.iter().map(String::as_str).collect();
+            let two = vec![ClassId(26), ClassId(2)];
+            let what = format!("a batch of {other} images");
+            refused(observe(learner.as_mut(), wrong.clone(), two), &sizes, &what)?;
+            refused(
+                learner.predict(&wrong),
+                &sizes,
+                &format!("a prediction for {other} images"),
+            )?;
+        }
+        let none = Images::empty(shape);
+        refused(learner.predict(&none), &[], "a prediction for no image")?;
+        refused(
+            observe(learner.as_mut(), none, Vec::new()),
+            &[],
+            "a batch of no image",
+        )?;
+        for labels in [&labels[1..], &[]] {
+            let what = format!("{} labels for {} images", labels.len(), images.len());
+            refused(
+                observe(learner.as_mut(), images.clone(), labels.to_vec()),
+                &[],
+                &what,
+            )?;
+        }
+        learner = in_mid_stage(case)?;
+    }
+    learner.predict(&images)?;
+    Ok(())
+}
+
+fn refused<T>(result: Result<T, Error>, parts: &[&str], what: &str) -> Result<(), Violation> {
+    match result {
+        Ok(_) => Err(Violation(format!("{what} is accepted"))),
+        Err(error) => {
+            let text = error.to_string();
+            match parts.iter().find(|part| !text.contains(**part)) {
+                Some(part) => Err(Violation(format!(
+                    "{what} is refused without a word of `{part}`: {text}"
+                ))),
+                None => Ok(()),
+            }
+        }
+    }
+}
+
+/// Hands over a batch as it is, past the check of [`Batch::new`].
+fn observe(learner: &mut dyn Learner, images: Images, labels: Vec<ClassId>) -> Result<(), Error> {
+    let view = learner
+        .stages(None)
+        .first()
+        .map_or(View::Raw, |stage| stage.view);
+    let step = Step {
+        task: None,
+        stage: 0,
+        epoch: 0,
+        epochs: 1,
+        index: 0,
+        steps: 1,
+    };
+    let batch = Batch {
+        images,
+        labels,
+        view,
+    };
+    learner
+        .observe(&batch, &step, &Ctx::new(Key::from_seed(3)))
+        .map(drop)
+}
+
+/// A learner that has just learnt from its second batch.
+fn in_mid_stage(case: &Case<'_>) -> Result<Box<dyn Learner>, Violation> {
+    for flow in Flow::ALL {
+        let toy = case.toy(flow, USUAL)?;
+        let (watched, log) = Watched::new(case.learner(SEED)?);
+        if let Some(mut runner) = case.runner(&toy, SEED, Box::new(watched))? {
+            while log.borrow().batches < 2 && runner.advance()? {}
+            return Ok(runner.into_learner());
+        }
+    }
+    Err(Violation(
+        "it is refused on every kind of stream".to_owned(),
+    ))
+}
+
+pub(super) fn foreign_state(case: &Case<'_>) -> Result<(), Violation> {
+    let (learner, _) = case.taught(USUAL)?;
+    let state = learner.save()?;
+    let mut victim = case.learner(SEED)?;
+    victim.restore(&state)?;
+    for (what, damaged) in damaged(&state) {
+        if victim.restore(&damaged).is_ok() {
+            return Err(Violation(format!("a state with {what} is accepted")));
+        }
+        if let Some(name) = victim.save()?.difference(&state) {
+            return Err(Violation(format!(
+                "a state with {what} is refused, but changes `{name}`"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Copies of a state, each with one thing wrong.
+fn damaged(state: &State) -> Vec<(String, State)> {
+    let mut copies = vec![("nothing in it".to_owned(), State::default())];
+    for (name, array) in &state.arrays {
+        let mut copy = |what: &str, array: Option<Array>| {
+            let mut copy = state.clone();
+            match array {
+                Some(array) => copy.arrays.insert(name.clone(), array),
+                None => copy.arrays.remove(name),
+            };
+            copies.push((format!("`{name}` {what}"), copy));
+        };
+        let (shape, values) = (array.shape.clone(), array.values.clone());
+        let mut longer = shape.clone();
+        if let Some(first) = longer.first_mut() {
+            *first += 1;
+        }
+        let count = longer.iter().product();
+        copy("missing", None);
+        copy(
+            "of another type",
+            Some(Array {
+                shape: shape.clone(),
+                values: other_type(&values),
+            }),
+        );
+        copy(
+            "of a wrong shape",
+            Some(Array {
+                shape: longer.clone(),
+                values: values.clone(),
+            }),
+        );
+        copy(
+            "with a row more",
+            Some(Array {
+                shape: longer,
+                values: repeated(&values, count),
+            }),
+        );
+    }
+    for name in state.values.keys() {
+        for value in [None, Some(json!({ "other": [1.5] })), Some(json!("?"))] {
+            let mut copy = state.clone();
+            let what = value
+                .as_ref()
+                .map_or("nothing".to_owned(), ToString::to_string);
+            match value {
+                Some(value) => copy.values.insert(name.clone(), value),
+                None => copy.values.remove(name),
+            };
+            copies.push((format!("{what} for `{name}`"), copy));
+        }
+    }
+    copies
+}
+
+fn other_type(values: &Values) -> Values {
+    match values {
+        Values::F32(v) => Values::U8(vec![0; v.len()]),
+        other => Values::F32(vec![0.0; other.len()]),
+    }
+}
+
+fn repeated(values: &Values, count: usize) -> Values {
+    fn cycle<T: Copy>(values: &[T], count: usize) -> Vec<T> {
+        values.iter().copied().cycle().take(count).collect()
+    }
+    match values {
+        Values::F32(v) => Values::F32(cycle(v, count)),
+        Values::F64(v) => Values::F64(cycle(v, count)),
+        Values::I64(v) => Values::I64(cycle(v, count)),
+        Values::U8(v) => Values::U8(cycle(v, count)),
+    }
+}

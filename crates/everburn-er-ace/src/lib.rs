@@ -1,0 +1,193 @@
+//! ER-ACE: Caccia et al., "New Insights on Reducing Abrupt Representation Change in Online Continual
+//! Learning" (ICLR 2022).
+//!
+//! Replay with an asymmetric cross-entropy: the stream's samples compete only with the classes of their
+//! own batch, so that a new class does not push the old ones away; the memory's compete with all.
+
+use burn::tensor::{Bool, Tensor, TensorData};
+use everburn_core::{
+    Batch, Checker, Ctx, Event, Footprint, Images, Key, Learner, Output, Reservoir, ReservoirRule,
+    Result, Spec, Stage, State, Step, StepLog, TaskInfo,
+};
+use everburn_nn::{
+    Classifier, Frozen, Method, Network, Preset, Recipe, Setting, Trainee, cross_entropy,
+    from_value, to_value,
+};
+use serde::{Deserialize, Serialize};
+
+/// ER-ACE, by name.
+pub const METHOD: Method = Method {
+    name: "er-ace",
+    about: "replay in which the stream competes with the classes of its own batch alone",
+    source: "Caccia et al., New Insights on Reducing Abrupt Representation Change, ICLR 2022",
+    always_frozen: false,
+    preset: |setting| to_value(ErAceConfig::preset(setting)),
+    build: |settings, frozen, key| {
+        let config = from_value("er-ace", settings)?;
+        Ok(Box::new(ErAce::new(config, frozen, key)?))
+    },
+};
+
+/// The hyper-parameters of ER-ACE.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ErAceConfig {
+    /// M, images in the memory. Published: 20, 50 and 100 for each class of the data set.
+    pub buffer: usize,
+    /// Images drawn from it for a step. Published: 10.
+    pub replay_batch: usize,
+    /// Published: cosine with scale 10; mammoth takes the linear one.
+    pub classifier: Classifier,
+    /// How the network is trained. Published: SGD, its rate chosen among 0.1, 0.01 and 0.001; batches
+    /// of 10; padded crops and flips.
+    pub recipe: Recipe,
+}
+
+impl ErAceConfig {
+    /// What a preset says: memory and batches as ER has them, so that the two differ in the loss.
+    pub fn preset(setting: &Setting) -> Self {
+        let recipe = Recipe::preset(setting);
+        let (buffer, replay_batch) = match (setting.preset, setting.from_scratch) {
+            (_, true) => (1000, 10),
+            (Preset::Paper, false) => (2000, 32),
+            (Preset::Cpu, false) => (500, recipe.batch),
+        };
+        let classifier = Classifier::Cosine { scale: 10.0 };
+        Self {
+            buffer,
+            replay_batch,
+            classifier,
+            recipe,
+        }
+    }
+
+    /// Checks the settings.
+    ///
+    /// # Errors
+    /// Names the one that is wrong.
+    pub fn validate(&self) -> Result<()> {
+        let check = Checker::new("er-ace");
+        check.positive("buffer", self.buffer)?;
+        check.positive("replay_batch", self.replay_batch)?;
+        self.classifier.validate()?;
+        self.recipe.validate()
+    }
+}
+
+/// ER-ACE.
+pub struct ErAce {
+    config: ErAceConfig,
+    trainee: Trainee,
+    memory: Reservoir,
+}
+
+impl ErAce {
+    /// A learner that has seen nothing.
+    ///
+    /// # Errors
+    /// If a setting is wrong.
+    pub fn new(config: ErAceConfig, frozen: Frozen, key: Key) -> Result<Self> {
+        config.validate()?;
+        let trainee = Trainee::new(config.recipe.clone(), frozen, key)?;
+        Ok(Self {
+            trainee: trainee.with_classifier(config.classifier),
+            memory: Reservoir::new(config.buffer, ReservoirRule::Exact),
+            config,
+        })
+    }
+
+    /// One step on L = L_ce(x, y | C_curr) + L_ce(x_m, y_m | C_old ∪ C_curr), section 4.
+    fn update(
+        config: &ErAceConfig,
+        memory: &Reservoir,
+        net: &mut Network,
+        batch: &Batch,
+        key: Key,
+    ) -> Result<f32> {
+        let mut live = net.live();
+        let logits = live.logits(&batch.images, batch.view, key.child("stream"))?;
+        let present: Vec<usize> = batch
+            .labels
+            .iter()
+            .filter_map(|class| net.seen().index(*class))
+            .collect();
+        let masked = mask(logits, &present, net.seen().len() - 1);
+        let mut loss = cross_entropy(masked, net.targets(&batch.labels)?);
+        if let Some((images, labels)) = memory.draw(config.replay_batch, key.child("draw"))? {
+            loss = loss + live.loss(&images, &labels, batch.view, key.child("memory"))?;
+        }
+        let tape = live.into_tape();
+        net.update(tape, loss)
+    }
+}
+
+/// Leaves, of logits `[batch, columns]`, the columns of the classes present in the batch and those from
+/// the `newest` class on, as the official code does; the others become −1e9.
+pub fn mask(logits: Tensor<2>, present: &[usize], newest: usize) -> Tensor<2> {
+    let [_, columns] = logits.dims();
+    let hidden: Vec<bool> = (0..columns)
+        .map(|column| column < newest && !present.contains(&column))
+        .collect();
+    let hidden = TensorData::new(hidden, [1, columns]);
+    let hidden = Tensor::<2, Bool>::from_data(hidden, &logits.device());
+    let shape = logits.shape();
+    logits.mask_fill(hidden.expand(shape), -1e9)
+}
+
+impl Learner for ErAce {
+    fn spec(&self) -> Spec {
+        Spec::new(METHOD.name)
+    }
+
+    fn stages(&self, task: Option<&TaskInfo>) -> Vec<Stage> {
+        self.trainee.stages(task)
+    }
+
+    fn on(&mut self, event: &Event, _cx: &Ctx) -> Result<()> {
+        self.trainee.on(event);
+        Ok(())
+    }
+
+    fn observe(&mut self, batch: &Batch, step: &Step, cx: &Ctx) -> Result<StepLog> {
+        let (config, memory) = (&self.config, &self.memory);
+        let log = self
+            .trainee
+            .observe(METHOD.name, batch, step, cx, |net, key| {
+                Self::update(config, memory, net, batch, key)
+            })?;
+        if step.epoch == 0 {
+            // Once, however many epochs a sample is seen.
+            let key = cx.key.child("reservoir");
+            self.memory.insert(&batch.images, &batch.labels, key)?;
+        }
+        Ok(log)
+    }
+
+    fn predict(&self, images: &Images) -> Result<Output> {
+        self.trainee.net.predict(images)
+    }
+
+    fn footprint(&self) -> Footprint {
+        let mut footprint = self.trainee.net.footprint();
+        footprint.add_exemplars("reservoir", self.memory.bytes(), self.memory.held());
+        footprint
+    }
+
+    fn save(&self) -> Result<State> {
+        let mut state = self.trainee.save()?;
+        state.nest("memory", self.memory.save()?);
+        Ok(state)
+    }
+
+    fn restore(&mut self, state: &State) -> Result<()> {
+        let mut memory = Reservoir::new(self.config.buffer, ReservoirRule::Exact);
+        memory.restore(&state.below("memory"))?;
+        self.trainee.restore(state)?;
+        self.memory = memory;
+        Ok(())
+    }
+}
+
+#[doc = include_str!("../README.md")]
+#[cfg(doctest)]
+struct Readme;

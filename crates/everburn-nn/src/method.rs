@@ -1,0 +1,123 @@
+//! How a method crate makes itself known by name.
+
+use everburn_core::{Error, Key, Learner, Result};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Map, Value};
+
+use crate::{Frozen, Setting};
+
+/// What a method crate exports, so that a method can be found by name, set and built.
+///
+/// ```
+/// use everburn_core::Learner;
+/// # fn build(_: Recipe, _: Frozen, _: everburn_core::Key) -> everburn_core::Result<Box<dyn Learner>> { unimplemented!() }
+/// use everburn_nn::{Frozen, Method, Recipe, Setting, Tuning, from_value, to_value};
+///
+/// const METHOD: Method = Method {
+///     name: "mine",
+///     about: "what it does, in one line",
+///     source: "Authors, Title, Venue Year",
+///     always_frozen: false,
+///     preset: |setting| to_value(Recipe::preset(setting)),
+///     build: |settings, frozen, key| build(from_value("mine", settings)?, frozen, key),
+/// };
+/// let settings = METHOD.settings(&Setting::default(), &Default::default())?;
+/// assert_eq!(settings["tuning"], "frozen");
+/// # Ok::<(), everburn_core::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Method {
+    /// Its name on the command line and in tables; the learner's `Spec::method` says the same.
+    pub name: &'static str,
+    /// One line about it.
+    pub about: &'static str,
+    /// Where it is from.
+    pub source: &'static str,
+    /// Whether it never trains its backbone: its tuning is `frozen` whatever the suite says.
+    pub always_frozen: bool,
+    /// Its settings by preset, as a table.
+    pub preset: fn(&Setting) -> Result<Value>,
+    /// Builds a learner that has seen nothing from complete settings.
+    pub build: fn(Value, Frozen, Key) -> Result<Box<dyn Learner>>,
+}
+
+impl Method {
+    /// Its complete settings: the preset, changed by `changes` (a table with any of the same keys).
+    ///
+    /// # Errors
+    /// If a key is unknown or a value out of its domain.
+    pub fn settings(&self, setting: &Setting, changes: &Map<String, Value>) -> Result<Value> {
+        change((self.preset)(setting)?, changes, self.name)
+    }
+
+    /// Builds a learner that has seen nothing.
+    ///
+    /// # Errors
+    /// If a setting is wrong.
+    pub fn build(&self, settings: Value, frozen: Frozen, key: Key) -> Result<Box<dyn Learner>> {
+        (self.build)(settings, frozen, key)
+    }
+}
+
+/// Changes some of a method's settings. A key may be a path, `training.head_rate`.
+///
+/// # Errors
+/// If a key is unknown, with the nearest one.
+pub fn change(mut settings: Value, changes: &Map<String, Value>, method: &str) -> Result<Value> {
+    for (key, change) in changes {
+        merge(&mut settings, key, change, method)?;
+    }
+    Ok(settings)
+}
+
+/// Changes `config[key]`, going down into tables; `a.b` is the key b of the table a.
+fn merge(config: &mut Value, key: &str, change: &Value, path: &str) -> Result<()> {
+    let (first, rest) = match key.split_once('.') {
+        Some((first, rest)) => (first, Some(rest)),
+        None => (key, None),
+    };
+    let here = format!("{path}.{first}");
+    let Value::Object(table) = config else {
+        return Err(Error::config(path, change, "a single value, not a table"));
+    };
+    let known: Vec<String> = table.keys().cloned().collect();
+    let Some(old) = table.get_mut(first) else {
+        return Err(Error::unknown(
+            "setting",
+            first,
+            known.iter().map(String::as_str),
+        ));
+    };
+    match (rest, change) {
+        (Some(rest), change) => merge(old, rest, change, &here),
+        // Enums with a tag (`kind`, `rule`) are replaced as a whole: their keys depend on the tag.
+        (None, Value::Object(new)) if old.is_object() && !tagged(new) => new
+            .iter()
+            .try_for_each(|(key, change)| merge(old, key, change, &here)),
+        (None, change) => {
+            *old = change.clone();
+            Ok(())
+        }
+    }
+}
+
+fn tagged(table: &Map<String, Value>) -> bool {
+    table.contains_key("kind") || table.contains_key("rule")
+}
+
+/// Settings as a table.
+///
+/// # Errors
+/// If they cannot be written as JSON.
+pub fn to_value(config: impl Serialize) -> Result<Value> {
+    serde_json::to_value(config).map_err(|error| Error::other("a preset", error))
+}
+
+/// Settings from a table.
+///
+/// # Errors
+/// If a key is unknown or missing, or a value of the wrong kind; `name` is the method's.
+pub fn from_value<T: DeserializeOwned>(name: &str, config: Value) -> Result<T> {
+    T::deserialize(&config)
+        .map_err(|error| Error::config(format!("settings of `{name}`"), &config, error.to_string()))
+}

@@ -1,0 +1,6 @@
+//! The rules that every method keeps.
+
+use everburn_conformance::Subject;
+use everburn_my_method::METHOD;
+
+everburn_conformance::suite!(Subject::of(METHOD));
