@@ -35,6 +35,7 @@ fn history() -> History {
         task_classes: (0..TASKS).map(classes).collect(),
         disjoint: true,
         period: None,
+        prequential: None,
         evaluations: (0..TASKS).map(evaluation).collect(),
     }
 }

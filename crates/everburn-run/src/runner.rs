@@ -321,6 +321,7 @@ impl<'a> Runner<'a> {
                     .map(|task| task.classes.clone())
                     .collect(),
                 disjoint: !manifest.online,
+                prequential: None,
                 period: period.filter(|_| self.cursor.schedule.is_some()),
                 evaluations: self.cursor.evaluations.clone(),
             },
