@@ -7,19 +7,25 @@ use std::path::Path;
 /// Hexadecimal digits of the hash.
 const DIGITS: usize = 16;
 
+/// Crates that only tests use.
+const TESTING: [&str; 2] = ["everburn-conformance", "everburn-testkit"];
+
+/// Folders of a crate that are not compiled into the program.
+const BESIDE: [&str; 4] = ["tests", "benches", "examples", "template"];
+
 /// The files and folders, relative to the workspace, that decide a result: of each crate all but its
-/// tests, benches and documents. The crate that only tests use is left out.
+/// tests, benches and documents.
 pub fn parts(root: &Path) -> io::Result<Vec<String>> {
     let mut packages = vec!["xtask".to_owned()];
     for name in names(&root.join("crates"))? {
-        if name != "everburn-testkit" && root.join("crates").join(&name).is_dir() {
+        if !TESTING.contains(&&*name) && root.join("crates").join(&name).is_dir() {
             packages.push(format!("crates/{name}"));
         }
     }
     let mut parts = vec!["Cargo.lock".to_owned(), "Cargo.toml".to_owned()];
     for package in packages {
         for name in names(&root.join(&package))? {
-            if decides(&name) && !["tests", "benches", "examples"].contains(&name.as_str()) {
+            if decides(&name) && !BESIDE.contains(&&*name) {
                 parts.push(format!("{package}/{name}"));
             }
         }

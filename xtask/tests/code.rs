@@ -29,7 +29,9 @@ fn workspace() -> tempfile::TempDir {
         "crates/a/src/lib.rs",
         "crates/a/src/deep/er.rs",
         "crates/a/weights/vit.safetensors",
+        "crates/everburn-conformance/src/lib.rs",
         "crates/everburn-testkit/src/lib.rs",
+        "xtask/template/src/lib.rs",
     ] {
         write(folder.path(), name, "content");
     }
@@ -81,6 +83,8 @@ fn tests_benches_and_documents_do_not() {
         "crates/a/benches/speed.rs",
         "crates/a/src/.lib.rs.swp",
         "crates/everburn-testkit/src/lib.rs",
+        "crates/everburn-conformance/src/lib.rs",
+        "xtask/template/src/lib.rs",
         "xtask/tests/cli.rs",
         "benches/src/lib.rs",
         "suites/digits.toml",
