@@ -35,7 +35,7 @@ fn is_hash(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// Two ledgers compared, run by run.
+/// Two ledgers compared, run by run; all lists by data set, stream, method and seed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LedgerDiff<'a> {
     /// How many runs both have alike.
@@ -105,6 +105,9 @@ impl Ledger {
             }
         }
         diff.only_left = left_by_kind.into_values().flatten().collect();
+        diff.only_right.sort_by_key(|right| kind(right));
+        diff.changed.sort_by_key(|(_, right)| kind(right));
+        diff.different.sort_by_key(|(_, right)| kind(right));
         diff
     }
 }
