@@ -1,22 +1,26 @@
 //! `cargo xtask bench`.
 
-use std::fs::{self, File, TryLockError};
+use std::collections::BTreeSet;
 use std::io::IsTerminal;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, bail};
+use everburn::backend::{DeviceChoice, devices};
 use everburn::core::Error;
-use everburn::eval::{Accompanying, Report, RunRecord, format};
+use everburn::eval::{Accompanying, Ledger, Report, RunRecord, Timings, format};
 use everburn::nn::Frozen;
 use everburn::run::{
-    Checkpoint, RunFolder, Runner, peak_memory, reset_peak_memory, write_atomically,
+    Checkpoint, Partition, RunFolder, Runner, SuiteFolder, peak_memory, read_ledger,
+    reset_peak_memory, write_atomically,
 };
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
+use serde_json::json;
 
 use crate::cli::BenchOptions;
+use crate::code::{CODE, COMMIT, dirty};
 use crate::estimate;
 use crate::job::{Job, Shared};
 use crate::suite::Suite;
@@ -33,48 +37,53 @@ impl std::fmt::Display for Interrupted {
 
 impl std::error::Error for Interrupted {}
 
-/// Runs a suite and prints its tables.
+/// Runs a suite, or a partition of it, and prints its tables.
 pub fn bench(options: BenchOptions) -> anyhow::Result<()> {
     let suite = Suite::new(&options)?;
     let name = suite.name.clone();
+    let partition = options.partition.as_deref().map(str::parse).transpose()?;
     let interval = Duration::try_from_secs_f64(options.checkpoint_secs).map_err(|_| {
         let expected = "seconds, 0 or more";
         Error::config("checkpoint-secs", options.checkpoint_secs, expected)
     })?;
     let shared = Shared::load(suite)?;
-    let jobs = shared.jobs();
+    let jobs = shared.jobs(partition);
     for job in &jobs {
         shared.plan(job)?;
     }
     let folder = options.runs_dir.join(&name);
     if options.dry_run {
-        return dry_run(&shared, &jobs, &folder);
+        return dry_run(&shared, &jobs, &folder, partition);
     }
-    let _lock = lock(&folder)?;
+    let folder = SuiteFolder::lock(folder, partition)?;
     let stop = stop_on_ctrl_c()?;
     let mut bench = Bench::new(&shared, &jobs, folder, interval, stop)?;
-    let mut results = Vec::new();
+    let mut ids = BTreeSet::new();
     for job in &jobs {
-        results.push(bench.run(job)?);
+        ids.insert(bench.run(job)?);
     }
     bench.bar.finish_and_clear();
-    report(&bench.folder, results)
+    match partition {
+        None => report(bench.folder.path(), &ids),
+        Some(partition) => {
+            let all = shared.jobs(None).len();
+            print(&format!(
+                "partition {partition}: {} of {all} runs, all done, in {}/.\n\
+                 When all partitions are, the same command without --partition prints the tables.\n",
+                jobs.len(),
+                bench.folder.path().display()
+            ))
+        }
+    }
 }
 
-/// Refuses a folder that another bench is writing to. The lock goes with the process, however it ends.
-fn lock(folder: &Path) -> anyhow::Result<File> {
-    let shown = folder.display();
-    fs::create_dir_all(folder).with_context(|| format!("{shown}"))?;
-    let file = File::create(folder.join(".lock")).with_context(|| format!("{shown}/.lock"))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            bail!(
-                "{shown}: another bench is writing to this folder; wait for it, or choose another --name"
-            )
-        }
-        Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("{shown}/.lock")),
-    }
+/// The ledger of a suite, whole and without contradictions, and the times beside it.
+fn read_checked(folder: &Path) -> anyhow::Result<(Ledger, Timings)> {
+    let (ledger, timings) = read_ledger(folder)?;
+    (ledger.check()).with_context(|| {
+        "no table is made from a damaged ledger; `cargo xtask ledger verify` lists all that is wrong"
+    })?;
+    Ok((ledger, timings))
 }
 
 fn stop_on_ctrl_c() -> anyhow::Result<Arc<AtomicBool>> {
@@ -92,7 +101,10 @@ fn stop_on_ctrl_c() -> anyhow::Result<Arc<AtomicBool>> {
 /// A suite under way.
 struct Bench<'a> {
     shared: &'a Shared,
-    folder: PathBuf,
+    folder: SuiteFolder,
+    /// What was finished before.
+    ledger: Ledger,
+    device: String,
     interval: Duration,
     stop: Arc<AtomicBool>,
     bar: ProgressBar,
@@ -106,19 +118,22 @@ impl<'a> Bench<'a> {
     fn new(
         shared: &'a Shared,
         jobs: &[Job],
-        folder: PathBuf,
+        folder: SuiteFolder,
         interval: Duration,
         stop: Arc<AtomicBool>,
     ) -> anyhow::Result<Self> {
+        let (ledger, _) = read_checked(folder.path())?;
         let mut steps = 0;
         for job in jobs {
             steps += shared.plan(job)?.steps() as u64;
         }
         let quiet = !std::io::stderr().is_terminal();
         let bar = new_bar(quiet, steps)?;
-        Ok(Self {
+        let bench = Self {
             shared,
             folder,
+            ledger,
+            device: exact_device(shared.suite.device),
             interval,
             stop,
             bar,
@@ -126,20 +141,37 @@ impl<'a> Bench<'a> {
             done: 0,
             total: jobs.len(),
             warmed: false,
-        })
+        };
+        for text in bench.ledger.notes() {
+            bench.note(text);
+        }
+        Ok(bench)
     }
 
-    /// The result of a job: from its folder, or by running it.
-    fn run(&mut self, job: &Job) -> anyhow::Result<(RunRecord, Accompanying)> {
+    /// Sees to it that the ledger has a job's result, and returns the run's id.
+    fn run(&mut self, job: &Job) -> anyhow::Result<String> {
         let frozen = self.shared.frozen(job)?;
         let provenance = self.shared.provenance(job, &frozen)?;
-        let folder = RunFolder::open(self.folder.join(&provenance.run_id))?;
+        let id = provenance.run_id.clone();
         self.done += 1;
+        if let Some(record) = self.ledger.get(&id)? {
+            self.already(job, record)?;
+            return Ok(id);
+        }
+        let folder = self.folder.run(&id)?;
+        let _lock = folder.lock()?;
         if let Some(record) = folder.result()? {
+            if record.provenance != provenance {
+                let what = format!("{}/result.json: provenance", folder.path().display());
+                let found = &record.provenance;
+                bail!(Error::input(what, json!(found), json!(provenance)));
+            }
+            // The last session ended between the result and the ledger.
             let timing = folder.timing()?.unwrap_or_default();
-            self.bar.inc(self.shared.plan(job)?.steps() as u64);
-            self.say(job, &record, "already done");
-            return Ok((record, timing));
+            self.folder.append(&record, &timing)?;
+            folder.discard_checkpoint()?;
+            self.already(job, &record)?;
+            return Ok(id);
         }
         if self.shared.is_frozen(job)? && !self.warmed {
             self.warm(&frozen)?;
@@ -158,17 +190,25 @@ impl<'a> Bench<'a> {
         self.drive(job, &mut runner, &folder, &mut timing)?;
         let outcome = runner.outcome()?;
         let run = self.shared.describe(job, &frozen)?;
-        let record = RunRecord::new(run, provenance, outcome.history, Some(outcome.memory))?;
+        let record = RunRecord::new(run, provenance, outcome.history, Some(outcome.memory))?
+            .with_settings(self.shared.record_settings(job));
         timing.images_per_second = (timing.train_seconds)
             .filter(|seconds| *seconds > 0.0)
             .map(|seconds| outcome.samples_fed as f64 / seconds);
-        folder.finish(&record, &timing)?;
+        folder.finish(&record, &timing, &self.folder)?;
         self.say(
             job,
             &record,
             &format::seconds(timing.wall_seconds.unwrap_or_default()),
         );
-        Ok((record, timing))
+        Ok(id)
+    }
+
+    /// Counts a run that was finished before.
+    fn already(&self, job: &Job, record: &RunRecord) -> anyhow::Result<()> {
+        self.bar.inc(self.shared.plan(job)?.steps() as u64);
+        self.say(job, record, "already done");
+        Ok(())
     }
 
     /// A new runner, or one that goes on from the folder's checkpoint.
@@ -233,6 +273,10 @@ impl<'a> Bench<'a> {
             (since, times) = (Instant::now(), now);
             timing.peak_rss_bytes = peak_memory().max(before);
             timing.machine = Some(machine());
+            timing.device = Some(self.device.clone());
+            timing.commit = COMMIT.map(str::to_owned);
+            timing.dirty = dirty();
+            timing.command = Some(command(std::env::args().skip(1)));
             timing.when = now_text();
         };
         let mut steps = runner.progress().steps;
@@ -315,28 +359,79 @@ fn now_text() -> Option<String> {
     Some(format!("unix {}", now.as_secs()))
 }
 
-/// Prints the tables and writes them beside the runs.
-fn report(folder: &Path, results: Vec<(RunRecord, Accompanying)>) -> anyhow::Result<()> {
-    let ledger: Vec<String> = results
-        .iter()
-        .map(|(record, _)| serde_json::to_string(record))
-        .collect::<Result<_, _>>()?;
-    let report = Report::new(results)?;
-    let width = terminal_width();
+/// The device in full: that there are several of a kind decides no result.
+fn exact_device(choice: DeviceChoice) -> String {
+    let numbered = choice.index.is_some();
+    let named = numbered.then(|| devices().into_iter().find(|device| device.choice == choice));
+    match named.flatten() {
+        Some(device) => format!("{choice}, {}", device.name),
+        None => choice.to_string(),
+    }
+}
+
+/// The command without what changes no result.
+fn command(arguments: impl Iterator<Item = String>) -> String {
+    const LEFT_OUT: [&str; 4] = [
+        "--partition",
+        "--runs-dir",
+        "--data-dir",
+        "--checkpoint-secs",
+    ];
+    let mut words = vec!["cargo xtask".to_owned()];
+    let mut value = false;
+    for word in arguments {
+        let name = word.split_once('=').map(|(name, _)| name);
+        if value {
+            value = false;
+        } else if LEFT_OUT.contains(&word.as_str()) {
+            value = true;
+        } else if !name.is_some_and(|name| LEFT_OUT.contains(&name)) {
+            let plain = |c: char| c.is_ascii_alphanumeric() || "-_.,:=/+@%".contains(c);
+            words.push(match word.chars().all(plain) {
+                true => word,
+                false => format!("'{}'", word.replace('\'', "'\\''")),
+            });
+        }
+    }
+    words.join(" ")
+}
+
+/// Prints the tables of the runs with these ids, read back from the ledger, and writes them beside it.
+fn report(folder: &Path, ids: &BTreeSet<String>) -> anyhow::Result<()> {
+    let (ledger, timings) = read_checked(folder)?;
+    let mut runs = Vec::new();
+    for id in ids {
+        let Some(record) = ledger.get(id)? else {
+            let what = format!("{}: the ledger's run {id}", folder.display());
+            bail!(Error::input(
+                what,
+                "nothing",
+                "the record that was just appended"
+            ));
+        };
+        runs.push((record.clone(), timings.get(id).cloned().unwrap_or_default()));
+    }
+    let report = Report::new(runs)?;
     for (name, text) in [
         ("table.md", report.markdown()),
         ("runs.csv", report.csv_runs()?),
         ("summary.csv", report.csv_summary()?),
         ("report.json", report.json()?),
-        ("results.jsonl", ledger.join("\n") + "\n"),
     ] {
         write_atomically(&folder.join(name), text.as_bytes())?;
     }
-    print(&report.terminal(width))?;
+    print(&report.terminal(terminal_width()))?;
+    let shown = folder.display();
     print(&format!(
-        "Written to {}/: table.md, summary.csv, runs.csv, report.json, results.jsonl, and a folder for each run.\n",
-        folder.display()
-    ))
+        "Written to {shown}/: table.md, summary.csv, runs.csv, report.json, ledger.jsonl, and a folder for each run.\n",
+    ))?;
+    match ledger.len() - ids.len() {
+        0 => Ok(()),
+        others => print(&format!(
+            "Not shown: {others} other results in this ledger, of other code, settings or data; \
+             `cargo xtask ledger show {shown}` shows all.\n"
+        )),
+    }
 }
 
 /// Prints to standard output, and reports a closed pipe as an error instead of a panic.
@@ -348,7 +443,7 @@ pub fn print(text: &str) -> anyhow::Result<()> {
 }
 
 /// The terminal's width, or 100 columns where there is none.
-fn terminal_width() -> u16 {
+pub fn terminal_width() -> u16 {
     let columns = std::env::var("COLUMNS")
         .ok()
         .and_then(|text| text.parse().ok());
@@ -356,10 +451,17 @@ fn terminal_width() -> u16 {
 }
 
 /// Prints what would be done.
-fn dry_run(shared: &Shared, jobs: &[Job], folder: &Path) -> anyhow::Result<()> {
+fn dry_run(
+    shared: &Shared,
+    jobs: &[Job],
+    folder: &Path,
+    partition: Option<Partition>,
+) -> anyhow::Result<()> {
     let dataset = &shared.dataset;
+    let (ledger, _) = read_checked(folder)?;
+    let part = partition.map_or_else(String::new, |part| format!(", partition {part}"));
     let mut text = format!(
-        "suite {}: {} runs, {} training and {} test images of {} classes, {}\n",
+        "suite {}{part}: {} runs, {} training and {} test images of {} classes, {}\n",
         shared.suite.name,
         jobs.len(),
         dataset.train.len(),
@@ -367,11 +469,7 @@ fn dry_run(shared: &Shared, jobs: &[Job], folder: &Path) -> anyhow::Result<()> {
         dataset.num_classes(),
         dataset.shape(),
     );
-    text += &format!(
-        "data {}  code {}\n\n",
-        &shared.dataset_hash[..16],
-        shared.code
-    );
+    text += &format!("data {}  code {}\n\n", &shared.dataset_hash[..16], CODE);
     text += "run               manifest          method      stream        seed     steps   samples     time\n";
     let mut total = 0.0;
     let mut estimates = std::collections::BTreeMap::new();
@@ -379,7 +477,8 @@ fn dry_run(shared: &Shared, jobs: &[Job], folder: &Path) -> anyhow::Result<()> {
     for job in jobs {
         let frozen = shared.frozen(job)?;
         let provenance = shared.provenance(job, &frozen)?;
-        let done = folder.join(&provenance.run_id).join("result.json").exists();
+        let result = folder.join(&provenance.run_id).join("result.json");
+        let done = ledger.get(&provenance.run_id)?.is_some() || result.exists();
         if shared.is_frozen(job)? && !warmed && !done {
             let seconds = estimate::warming(shared, &frozen)?;
             text += &format!(
@@ -430,4 +529,19 @@ fn dry_run(shared: &Shared, jobs: &[Job], folder: &Path) -> anyhow::Result<()> {
         HumanDuration(Duration::from_secs_f64(total.clamp(0.0, 1e9)))
     );
     print(&text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::command;
+
+    #[test]
+    fn the_command_is_kept_without_what_changes_no_result() {
+        let words =
+            "bench --partition 2/3 --seeds 0..3 --runs-dir=/tmp/x --set er.buffer=200 --data-dir d";
+        let kept = command(words.split(' ').map(str::to_owned));
+        assert_eq!(kept, "cargo xtask bench --seeds 0..3 --set er.buffer=200");
+        let quoted = command(["--set", "*.rule={a=\"b\"}"].map(str::to_owned).into_iter());
+        assert_eq!(quoted, "cargo xtask --set '*.rule={a=\"b\"}'");
+    }
 }

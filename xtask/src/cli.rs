@@ -34,6 +34,11 @@ pub enum Command {
     /// Look at methods.
     #[command(subcommand)]
     Method(MethodCommand),
+    /// Look at finished runs, check and compare them.
+    #[command(subcommand)]
+    Ledger(LedgerCommand),
+    /// Make a page of results, in Markdown, from ledgers.
+    Report(ReportOptions),
 }
 
 /// Options of `bench`. What a suite file and the options both say, the options decide.
@@ -101,6 +106,9 @@ pub struct BenchOptions {
     /// Seconds between two checkpoints of a run.
     #[arg(long, default_value_t = 20.0)]
     pub checkpoint_secs: f64,
+    /// Do only one of so many parts of the runs, such as 2/3: for several machines.
+    #[arg(long, value_name = "NUMBER/OF")]
+    pub partition: Option<String>,
     /// Print the plan and run nothing.
     #[arg(long)]
     pub dry_run: bool,
@@ -186,4 +194,46 @@ pub enum MethodCommand {
         #[arg(long)]
         from_scratch: bool,
     },
+}
+
+/// What to do with finished runs. A PATH is a ledger's file or a folder with ledgers.
+#[derive(Subcommand)]
+pub enum LedgerCommand {
+    /// Print the tables of all runs, those of other code or settings apart.
+    Show {
+        /// Ledgers, shown as one; all below `runs`, each on its own, if none is named.
+        paths: Vec<PathBuf>,
+        /// Only runs of the code whose hash begins so.
+        #[arg(long, value_name = "PREFIX")]
+        code: Option<String>,
+        /// In Markdown.
+        #[arg(long)]
+        markdown: bool,
+    },
+    /// Check every record: that it is unchanged and follows from itself.
+    Verify {
+        /// Ledgers, checked together; all below `runs`, each on its own, if none is named.
+        paths: Vec<PathBuf>,
+    },
+    /// Say in what two ledgers differ, and in what the runs differ that differ.
+    Diff {
+        /// A ledger.
+        left: PathBuf,
+        /// Another.
+        right: PathBuf,
+    },
+}
+
+/// Options of `report`.
+#[derive(Args)]
+pub struct ReportOptions {
+    /// Ledgers: files or folders.
+    #[arg(required = true)]
+    pub paths: Vec<PathBuf>,
+    /// The page's file; without it the page is printed.
+    #[arg(long, short)]
+    pub output: Option<PathBuf>,
+    /// The page's title.
+    #[arg(long, default_value = "Results")]
+    pub title: String,
 }

@@ -9,10 +9,11 @@ use everburn::data::{Dataset, Holdout, Preprocess, load};
 use everburn::eval::{Provenance, RunDescription, StreamKind};
 use everburn::methods::method;
 use everburn::nn::{Backbone, Frozen, Normalise, Tuning, WeightFile};
-use everburn::run::{Labelled, Material, Plan, Settings};
+use everburn::run::{Labelled, Material, Partition, Plan, Settings};
 use everburn::stream::{Manifest, scenario};
-use serde_json::json;
+use serde_json::{Value, json};
 
+use crate::code::CODE;
 use crate::suite::{BackboneChoice, Suite};
 
 /// What all runs of a suite share.
@@ -20,7 +21,6 @@ pub struct Shared {
     pub suite: Suite,
     pub dataset: Dataset,
     pub dataset_hash: String,
-    pub code: String,
     /// By stream and seed.
     pub manifests: BTreeMap<(String, u64), Manifest>,
     /// The backbone, if all runs begin with the same weights.
@@ -66,7 +66,6 @@ impl Shared {
         };
         Ok(Self {
             dataset_hash: dataset.identity(),
-            code: crate::code::version(),
             pretrained: pretrained.map(|backbone| Frozen::new(backbone, &device)),
             suite,
             dataset,
@@ -75,12 +74,13 @@ impl Shared {
         })
     }
 
-    /// All runs: stream by stream, seed by seed, method by method.
-    pub fn jobs(&self) -> Vec<Job> {
+    /// All runs, or those of a partition: method by method, so that each partition gets its share of
+    /// the slow ones.
+    pub fn jobs(&self, partition: Option<Partition>) -> Vec<Job> {
         let mut jobs = Vec::new();
-        for stream in &self.suite.streams {
-            for seed in &self.suite.seeds {
-                for method in &self.suite.methods {
+        for method in &self.suite.methods {
+            for stream in &self.suite.streams {
+                for seed in &self.suite.seeds {
                     let (method, stream) = (method.clone(), stream.clone());
                     jobs.push(Job {
                         method,
@@ -90,7 +90,10 @@ impl Shared {
                 }
             }
         }
-        jobs
+        let mine = |index| partition.is_none_or(|partition| partition.contains(index));
+        let jobs = jobs.into_iter().enumerate();
+        jobs.filter_map(|(index, job)| mine(index).then_some(job))
+            .collect()
     }
 
     /// The stream of a run.
@@ -196,7 +199,7 @@ impl Shared {
             backbone: frozen.backbone().name().to_owned(),
             tuning: self.suite.tuning_of(&job.method)?.name().to_owned(),
             preset: self.suite.preset.name().to_owned(),
-            device: self.suite.device.to_string(),
+            device: self.suite.device.kind.name().to_owned(),
             seed: job.seed,
             offline,
             kind: Some(if manifest.online {
@@ -218,59 +221,64 @@ impl Shared {
         name
     }
 
+    /// Every setting of a run beside what describes it: the method's, and below `suite` when it is
+    /// evaluated and what becomes of the data.
+    pub fn record_settings(&self, job: &Job) -> Value {
+        let suite = &self.suite;
+        // All that the runner is told but the seed, which is no setting: rows are made over seeds.
+        let mut of_suite = json!(self.settings(job));
+        if let Some(settings) = of_suite.as_object_mut() {
+            settings.remove("seed");
+        }
+        of_suite["preprocess"] = json!(suite.preprocess);
+        for (name, value) in [
+            ("train-per-class", json!(suite.train_per_class)),
+            ("test-per-class", json!(suite.test_per_class)),
+            ("holdout", json!(suite.holdout)),
+        ] {
+            if !value.is_null() {
+                of_suite[name] = value;
+            }
+        }
+        let of_method = suite.settings.get(&job.method).and_then(Value::as_object);
+        let mut settings = of_method.cloned().unwrap_or_default();
+        settings.insert("suite".to_owned(), of_suite);
+        settings.into()
+    }
+
     /// Everything that decides a run's result, and the hash of it.
     pub fn provenance(&self, job: &Job, frozen: &Frozen) -> Result<Provenance> {
-        let run = self.describe(job, frozen)?;
-        let settings = &self.suite.settings.get(&job.method);
-        let config = json!({ "run": run, "settings": settings, "eval": self.suite.eval });
-        let hash = |text: String| blake3::hash(text.as_bytes()).to_hex().to_string();
-        let config_hash = hash(config.to_string());
-        let manifest_hash = self.manifest(job)?.hash();
-        let weights_hash = frozen.backbone().identity();
-        let all = [
-            &config_hash,
-            &manifest_hash,
-            &self.dataset_hash,
-            &weights_hash,
-            &self.code,
-        ];
-        let all: Vec<&str> = all.iter().map(|part| part.as_str()).collect();
-        Ok(Provenance {
-            run_id: hash(all.join(" "))[..16].to_owned(),
-            config_hash,
-            manifest_hash,
+        let parts = Provenance {
+            manifest_hash: self.manifest(job)?.hash(),
             dataset_hash: self.dataset_hash.clone(),
-            weights_hash: Some(weights_hash),
-            code: self.code.clone(),
-        })
+            weights_hash: Some(frozen.backbone().identity()),
+            code: CODE.to_owned(),
+            ..Provenance::default()
+        };
+        Ok(parts.identified(&self.describe(job, frozen)?, &self.record_settings(job)))
     }
 
     /// A run's settings as a file for its folder.
     pub fn config_text(&self, job: &Job, frozen: &Frozen) -> anyhow::Result<String> {
         #[derive(serde::Serialize)]
-        struct Config<'a> {
+        struct Config {
             run: RunDescription,
             provenance: Provenance,
-            settings: Option<toml::Value>,
-            eval: &'a everburn::stream::EvalPoints,
+            settings: toml::Value,
         }
-        let settings = self.suite.settings.get(&job.method);
         let config = Config {
             run: self.describe(job, frozen)?,
             provenance: self.provenance(job, frozen)?,
-            settings: settings
-                .map(|settings| toml::Value::try_from(without_nulls(settings)))
-                .transpose()?,
-            eval: &self.suite.eval,
+            settings: toml::Value::try_from(without_nulls(&self.record_settings(job)))?,
         };
         Ok(toml::to_string(&config)?)
     }
 }
 
 /// TOML has no null.
-fn without_nulls(value: &serde_json::Value) -> serde_json::Value {
+fn without_nulls(value: &Value) -> Value {
     match value {
-        serde_json::Value::Object(table) => {
+        Value::Object(table) => {
             let kept = table.iter().filter(|(_, v)| !v.is_null());
             kept.map(|(k, v)| (k.clone(), without_nulls(v)))
                 .collect::<serde_json::Map<_, _>>()

@@ -6,6 +6,8 @@ mod code;
 mod commands;
 mod estimate;
 mod job;
+mod ledger;
+mod report;
 mod suite;
 
 use clap::Parser;
@@ -21,6 +23,8 @@ fn main() {
         Command::Data(command) => commands::data(command),
         Command::Stream(command) => commands::stream(command),
         Command::Method(command) => commands::method(command),
+        Command::Ledger(command) => ledger::ledger(command),
+        Command::Report(options) => report::report(options),
     };
     match done {
         Ok(()) => {}

@@ -22,6 +22,7 @@ mod confusion;
 mod evaluation;
 pub mod format;
 mod history;
+mod ledger;
 mod matrix;
 pub mod metrics;
 mod prequential;
@@ -35,6 +36,7 @@ pub use comparison::{Paired, StreamValue, Verdict};
 pub use confusion::{Confusion, ConfusionMatrix, TaskConfusion};
 pub use evaluation::{ClassCount, Evaluation, Moment};
 pub use history::{History, Period};
+pub use ledger::{Change, Ledger, LedgerDiff, Timings, Version};
 pub use matrix::AccuracyMatrix;
 pub use prequential::{AnswerCount, Prequential};
 pub use record::{

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use everburn_core::{Error, Footprint, Result};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::History;
 
@@ -38,7 +38,7 @@ pub struct RunDescription {
     pub tuning: String,
     /// The preset of sizes and schedules.
     pub preset: String,
-    /// The device.
+    /// The kind of device, such as `cpu` or `wgpu`; which one of a kind is in [`Accompanying`].
     pub device: String,
     /// The seed of the run.
     pub seed: u64,
@@ -69,9 +69,47 @@ pub struct Provenance {
     /// The weights that the backbone started from, if from any.
     #[serde(default)]
     pub weights_hash: Option<String>,
-    /// The version or commit of the code.
+    /// The code: a hash of the sources that decide a result.
     #[serde(default)]
     pub code: String,
+}
+
+/// Hexadecimal digits of a run's id.
+const RUN_ID_DIGITS: usize = 16;
+
+impl Provenance {
+    /// With `config_hash` and `run_id` as they follow from the run, its settings and the other
+    /// hashes.
+    #[must_use]
+    pub fn identified(mut self, run: &RunDescription, settings: &Value) -> Self {
+        let hash = |text: &str| blake3::hash(text.as_bytes()).to_hex().to_string();
+        let config = json!({ "run": run, "settings": settings });
+        self.config_hash = hash(&sorted(config).to_string());
+        let parts = [
+            self.config_hash.as_str(),
+            &self.manifest_hash,
+            &self.dataset_hash,
+            self.weights_hash.as_deref().unwrap_or("no weights"),
+            &self.code,
+        ];
+        let mut id = hash(&parts.join(" "));
+        id.truncate(RUN_ID_DIGITS);
+        self.run_id = id;
+        self
+    }
+}
+
+/// With the keys of all objects in alphabetical order, which some builds of `serde_json` keep anyway
+/// and others do not: the same content is to have the same text.
+fn sorted(value: Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let fields: BTreeMap<String, Value> = fields.into_iter().collect();
+            Value::Object(fields.into_iter().map(|(k, v)| (k, sorted(v))).collect())
+        }
+        Value::Array(items) => items.into_iter().map(sorted).collect(),
+        other => other,
+    }
 }
 
 /// What a learner held, counted by itself.
@@ -131,6 +169,19 @@ pub struct Accompanying {
     /// The machine.
     #[serde(default)]
     pub machine: Option<String>,
+    /// The very device, of the kind that the record names.
+    #[serde(default)]
+    pub device: Option<String>,
+    /// The commit that the program was built from. The record has the hash of the sources instead:
+    /// a commit that changes only a document changes no result.
+    #[serde(default)]
+    pub commit: Option<String>,
+    /// Whether the sources differed from that commit.
+    #[serde(default)]
+    pub dirty: bool,
+    /// The command that asked for the run.
+    #[serde(default)]
+    pub command: Option<String>,
     /// When the run was last written: `unix`, and seconds since 1970.
     #[serde(default)]
     pub when: Option<String>,
@@ -161,7 +212,7 @@ impl RunRecord {
     /// With the settings of the run.
     #[must_use]
     pub fn with_settings(mut self, settings: Value) -> Self {
-        self.settings = settings;
+        self.settings = sorted(settings);
         self
     }
 
@@ -199,7 +250,26 @@ impl RunRecord {
         Ok(record)
     }
 
-    fn check(&self) -> Result<()> {
+    /// Checks that the run's id follows from what the record says was run.
+    ///
+    /// # Errors
+    /// Names the hash that does not.
+    pub fn check_identity(&self) -> Result<()> {
+        let found = &self.provenance;
+        let expected = (found.clone()).identified(&self.run, &self.settings);
+        for (field, found, expected) in [
+            ("config_hash", &found.config_hash, expected.config_hash),
+            ("run_id", &found.run_id, expected.run_id),
+        ] {
+            if *found != expected {
+                let expected = format!("{expected}, which follows from the run and its settings");
+                return Err(Error::input(format!("provenance.{field}"), found, expected));
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn check(&self) -> Result<()> {
         if self.schema != SCHEMA {
             return Err(Error::input("schema", self.schema, SCHEMA));
         }
@@ -214,7 +284,7 @@ impl RunRecord {
 
     /// A record may lack metrics that are newer than it, and have some that no history gives (such
     /// as intransigence); those that its history gives must agree.
-    fn check_metrics(&self) -> Result<()> {
+    pub(crate) fn check_metrics(&self) -> Result<()> {
         for (key, expected) in self.history.metrics()? {
             match self.metrics.get(&key) {
                 Some(found) if (found - expected).abs() > RECOMPUTED => {
@@ -253,7 +323,7 @@ impl Accompanying {
         Ok(accompanying)
     }
 
-    fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         let numbers = [
             ("wall_seconds", self.wall_seconds),
             ("train_seconds", self.train_seconds),

@@ -1,4 +1,4 @@
-use std::fs;
+use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -6,7 +6,7 @@ use everburn_core::{Error, Result};
 use everburn_eval::{Accompanying, RunRecord};
 use everburn_stream::Manifest;
 
-use crate::Checkpoint;
+use crate::{Checkpoint, SuiteFolder, suite_folder::lock};
 
 /// Writes a file under a temporary name beside it, flushes it to the disk, and renames it: a reader
 /// sees the old file or the new one, never a part.
@@ -36,6 +36,14 @@ impl RunFolder {
     pub fn open(path: PathBuf) -> Result<Self> {
         fs::create_dir_all(&path).map_err(|e| Error::other(path.display().to_string(), e))?;
         Ok(Self { path })
+    }
+
+    /// Keeps other processes from working on this run, for as long as the file is open.
+    ///
+    /// # Errors
+    /// If one does.
+    pub fn lock(&self) -> Result<File> {
+        lock(&self.path, ".lock", File::try_lock)
     }
 
     /// Where it is.
@@ -85,18 +93,34 @@ impl RunFolder {
         }
     }
 
-    /// Ends the run: writes what accompanies it, then the result, then removes the checkpoint.
+    /// Ends the run: writes what accompanies it, then the result, then both into the suite's ledger,
+    /// then removes the checkpoint. After a crash at any point the next session finds enough to go
+    /// on from there.
     ///
     /// # Errors
     /// If the disk refuses.
-    pub fn finish(&self, record: &RunRecord, timing: &Accompanying) -> Result<()> {
+    pub fn finish(
+        &self,
+        record: &RunRecord,
+        timing: &Accompanying,
+        suite: &SuiteFolder,
+    ) -> Result<()> {
         self.keep_time(timing)?;
         write_atomically(&self.file("result.json"), record.to_json()?.as_bytes())?;
-        match fs::remove_file(self.checkpoint_path()) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::other(
-                self.checkpoint_path().display().to_string(),
-                error,
-            )),
+        suite.append(record, timing)?;
+        self.discard_checkpoint()
+    }
+
+    /// Removes the checkpoint of a run that has ended, if there is one.
+    ///
+    /// # Errors
+    /// If the disk refuses.
+    pub fn discard_checkpoint(&self) -> Result<()> {
+        let path = self.checkpoint_path();
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::other(path.display().to_string(), error))
+            }
             _ => Ok(()),
         }
     }

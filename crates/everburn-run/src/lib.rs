@@ -9,14 +9,18 @@
 mod checkpoint;
 mod files;
 mod machine;
+mod partition;
 mod plan;
 mod runner;
+mod suite_folder;
 
 pub use checkpoint::Checkpoint;
 pub use files::{RunFolder, write_atomically};
 pub use machine::{peak_memory, reset_peak_memory};
+pub use partition::Partition;
 pub use plan::{Plan, PlannedStage};
 pub use runner::{Labelled, Material, Outcome, Progress, Runner, Settings};
+pub use suite_folder::{SuiteFolder, read_ledger};
 
 #[doc = include_str!("../README.md")]
 #[cfg(doctest)]

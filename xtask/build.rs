@@ -1,0 +1,47 @@
+//! Tells the program which code it is, when it is compiled: a binary cannot be older than it says.
+
+use std::path::Path;
+use std::process::Command;
+
+#[path = "build/sources.rs"]
+mod sources;
+
+fn main() -> std::io::Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let parts = sources::parts(&root)?;
+    println!(
+        "cargo:rustc-env=EVERBURN_CODE={}",
+        sources::hash(&root, &parts)?
+    );
+    for part in &parts {
+        println!("cargo:rerun-if-changed={}", root.join(part).display());
+    }
+    if let Some(commit) = git(&root, &["rev-parse", "--short=12", "HEAD"]) {
+        println!("cargo:rustc-env=EVERBURN_COMMIT={commit}");
+        let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+        let status = git(
+            &root,
+            &[&["status", "--porcelain", "--"][..], &parts].concat(),
+        );
+        let dirty = status.is_none_or(|changes| !changes.is_empty());
+        println!("cargo:rustc-env=EVERBURN_DIRTY={dirty}");
+    }
+    // Every commit adds a line to it.
+    let log = git(&root, &["rev-parse", "--git-path", "logs/HEAD"]).map(|path| root.join(path));
+    if let Some(log) = log.filter(|log| log.exists()) {
+        println!("cargo:rerun-if-changed={}", log.display());
+    }
+    Ok(())
+}
+
+/// What git says, if this is a checkout and git is there.
+fn git(root: &Path, arguments: &[&str]) -> Option<String> {
+    let output = Command::new("git")
+        .arg("-C")
+        .arg(root)
+        .args(arguments)
+        .output()
+        .ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    output.status.success().then(|| text.trim().to_owned())
+}
