@@ -34,11 +34,23 @@ pub enum Command {
     /// Look at methods.
     #[command(subcommand)]
     Method(MethodCommand),
+    /// Write a crate for a method of your own: it compiles, runs in `bench` and passes the rules.
+    NewMethod(NewMethodOptions),
     /// Look at finished runs, check and compare them.
     #[command(subcommand)]
     Ledger(LedgerCommand),
     /// Make a page of results, in Markdown, from ledgers.
     Report(ReportOptions),
+}
+
+/// Options of `new-method`.
+#[derive(Args)]
+pub struct NewMethodOptions {
+    /// The method's name, such as er-ace.
+    pub name: String,
+    /// The checkout to write into; this one unless said otherwise.
+    #[arg(long)]
+    pub into: Option<PathBuf>,
 }
 
 /// Options of `bench`. What a suite file and the options both say, the options decide.

@@ -7,6 +7,7 @@ mod commands;
 mod estimate;
 mod job;
 mod ledger;
+mod new_method;
 mod report;
 mod suite;
 
@@ -23,6 +24,7 @@ fn main() {
         Command::Data(command) => commands::data(command),
         Command::Stream(command) => commands::stream(command),
         Command::Method(command) => commands::method(command),
+        Command::NewMethod(options) => new_method::new_method(options),
         Command::Ledger(command) => ledger::ledger(command),
         Command::Report(options) => report::report(options),
     };

@@ -1,6 +1,6 @@
 //! Where learners are tested: devices, small backbones, toy images and toy streams.
 
-use everburn_backend::{Device, DeviceChoice};
+use everburn_backend::{Device, DeviceChoice, DeviceKind};
 use everburn_core::{ClassId, ImageShape, Images, Key, Result, SeenClasses};
 use everburn_nn::vit::VitConfig;
 use everburn_nn::{Backbone, Frozen, Normalise, Tuning};
@@ -38,6 +38,11 @@ impl Lab {
     /// The device.
     pub fn device(&self) -> &Device {
         &self.device
+    }
+
+    /// Whether results repeat to the byte on this device.
+    pub fn is_exact(&self) -> bool {
+        self.choice.kind == DeviceKind::Cpu
     }
 
     /// What is to be trained.

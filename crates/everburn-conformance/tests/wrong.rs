@@ -10,9 +10,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use everburn_conformance::{RULES, Subject, check};
 use everburn_core::{
-    Array, Batch, Borders, ClassId, Ctx, Error, Event, Footprint, Held, ImageShape, Images, Key,
-    Kind, Learner, Order, Output, Reservoir, ReservoirRule, Result, SeenClasses, Source, Spec,
-    Stage, State, Step, StepLog, TaskInfo, View,
+    Array, Batch, ClassId, Ctx, Error, Event, Footprint, Held, ImageShape, Images, Key, Kind,
+    Learner, Order, Output, Reservoir, ReservoirRule, Result, SeenClasses, Source, Spec, Stage,
+    State, Step, StepLog, TaskInfo, View,
 };
 use everburn_nn::Tuning;
 use rand::RngExt as _;

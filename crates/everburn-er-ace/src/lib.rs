@@ -4,13 +4,13 @@
 //! Replay with an asymmetric cross-entropy: the stream's samples compete only with the classes of their
 //! own batch, so that a new class does not push the old ones away; the memory's compete with all.
 
-use burn::tensor::{Bool, Tensor, TensorData};
+use burn::tensor::{Bool, Tensor};
 use everburn_core::{
     Batch, Checker, Ctx, Event, Footprint, Images, Key, Learner, Output, Reservoir, ReservoirRule,
     Result, Spec, Stage, State, Step, StepLog, TaskInfo,
 };
 use everburn_nn::{
-    Classifier, Frozen, Method, Network, Preset, Recipe, Setting, Trainee, cross_entropy,
+    Classifier, Frozen, Method, Network, Preset, Recipe, Replay, Setting, cross_entropy,
     from_value, to_value,
 };
 use serde::{Deserialize, Serialize};
@@ -77,8 +77,7 @@ impl ErAceConfig {
 /// ER-ACE.
 pub struct ErAce {
     config: ErAceConfig,
-    trainee: Trainee,
-    memory: Reservoir,
+    replay: Replay,
 }
 
 impl ErAce {
@@ -88,50 +87,46 @@ impl ErAce {
     /// If a setting is wrong.
     pub fn new(config: ErAceConfig, frozen: Frozen, key: Key) -> Result<Self> {
         config.validate()?;
-        let trainee = Trainee::new(config.recipe.clone(), frozen, key)?;
-        Ok(Self {
-            trainee: trainee.with_classifier(config.classifier),
-            memory: Reservoir::new(config.buffer, ReservoirRule::Exact),
-            config,
-        })
-    }
-
-    /// One step on L = L_ce(x, y | C_curr) + L_ce(x_m, y_m | C_old ∪ C_curr), section 4.
-    fn update(
-        config: &ErAceConfig,
-        memory: &Reservoir,
-        net: &mut Network,
-        batch: &Batch,
-        key: Key,
-    ) -> Result<f32> {
-        let mut live = net.live();
-        let logits = live.logits(&batch.images, batch.view, key.child("stream"))?;
-        let present: Vec<usize> = batch
-            .labels
-            .iter()
-            .filter_map(|class| net.seen().index(*class))
-            .collect();
-        let masked = mask(logits, &present, net.seen().len() - 1);
-        let mut loss = cross_entropy(masked, net.targets(&batch.labels)?);
-        if let Some((images, labels)) = memory.draw(config.replay_batch, key.child("draw"))? {
-            loss = loss + live.loss(&images, &labels, batch.view, key.child("memory"))?;
-        }
-        let tape = live.into_tape();
-        net.update(tape, loss)
+        let memory = Reservoir::new(config.buffer, ReservoirRule::Exact);
+        let replay = Replay::new(config.recipe.clone(), memory, frozen, key)?;
+        let replay = replay.with_classifier(config.classifier);
+        Ok(Self { config, replay })
     }
 }
 
-/// Leaves, of logits `[batch, columns]`, the columns of the classes present in the batch and those from
-/// the `newest` class on, as the official code does; the others become −1e9.
-pub fn mask(logits: Tensor<2>, present: &[usize], newest: usize) -> Tensor<2> {
+/// One step on L(x, y | C_curr) + L(x_m, y_m | C_old ∪ C_curr): section 4 of the paper.
+fn update(
+    config: &ErAceConfig,
+    net: &mut Network,
+    memory: &Reservoir,
+    batch: &Batch,
+    key: Key,
+) -> Result<f32> {
+    let columns = batch
+        .labels
+        .iter()
+        .filter_map(|class| net.seen().index(*class));
+    let (present, newest) = (columns.collect::<Vec<_>>(), net.seen().len() - 1);
+    let mut live = net.live();
+    let logits = live.logits(&batch.images, batch.view, key.child("stream"))?;
+    let targets = net.targets(&batch.labels)?;
+    let mut loss = cross_entropy(asymmetric(logits, &present, newest), targets);
+    if let Some((images, labels)) = memory.draw(config.replay_batch, key.child("draw"))? {
+        loss = loss + live.loss(&images, &labels, batch.view, key.child("memory"))?;
+    }
+    let tape = live.into_tape();
+    net.update(tape, loss)
+}
+
+/// Of logits `[batch, columns]`, leaves the columns of the classes present in the batch and, as the
+/// official code does, those from the newest class on; the others become −1e9.
+pub fn asymmetric(logits: Tensor<2>, present: &[usize], newest: usize) -> Tensor<2> {
     let [_, columns] = logits.dims();
-    let hidden: Vec<bool> = (0..columns)
-        .map(|column| column < newest && !present.contains(&column))
-        .collect();
-    let hidden = TensorData::new(hidden, [1, columns]);
-    let hidden = Tensor::<2, Bool>::from_data(hidden, &logits.device());
+    let hidden = |column| column < newest && !present.contains(&column);
+    let hidden: Vec<bool> = (0..columns).map(hidden).collect();
+    let hidden = Tensor::<1, Bool>::from_data(hidden.as_slice(), &logits.device());
     let shape = logits.shape();
-    logits.mask_fill(hidden.expand(shape), -1e9)
+    logits.mask_fill(hidden.unsqueeze::<2>().expand(shape), -1e9)
 }
 
 impl Learner for ErAce {
@@ -140,51 +135,35 @@ impl Learner for ErAce {
     }
 
     fn stages(&self, task: Option<&TaskInfo>) -> Vec<Stage> {
-        self.trainee.stages(task)
+        self.replay.stages(task)
     }
 
     fn on(&mut self, event: &Event, _cx: &Ctx) -> Result<()> {
-        self.trainee.on(event);
+        self.replay.on(event);
         Ok(())
     }
 
     fn observe(&mut self, batch: &Batch, step: &Step, cx: &Ctx) -> Result<StepLog> {
-        let (config, memory) = (&self.config, &self.memory);
-        let log = self
-            .trainee
-            .observe(METHOD.name, batch, step, cx, |net, key| {
-                Self::update(config, memory, net, batch, key)
-            })?;
-        if step.epoch == 0 {
-            // Once, however many epochs a sample is seen.
-            let key = cx.key.child("reservoir");
-            self.memory.insert(&batch.images, &batch.labels, key)?;
-        }
-        Ok(log)
+        let Self { config, replay } = self;
+        replay.observe(METHOD.name, batch, step, cx, |net, memory, key| {
+            update(config, net, memory, batch, key)
+        })
     }
 
     fn predict(&self, images: &Images) -> Result<Output> {
-        self.trainee.net.predict(images)
+        self.replay.predict(images)
     }
 
     fn footprint(&self) -> Footprint {
-        let mut footprint = self.trainee.net.footprint();
-        footprint.add_exemplars("reservoir", self.memory.bytes(), self.memory.held());
-        footprint
+        self.replay.footprint()
     }
 
     fn save(&self) -> Result<State> {
-        let mut state = self.trainee.save()?;
-        state.nest("memory", self.memory.save()?);
-        Ok(state)
+        self.replay.save()
     }
 
     fn restore(&mut self, state: &State) -> Result<()> {
-        let mut memory = Reservoir::new(self.config.buffer, ReservoirRule::Exact);
-        memory.restore(&state.below("memory"))?;
-        self.trainee.restore(state)?;
-        self.memory = memory;
-        Ok(())
+        self.replay.restore(state)
     }
 }
 

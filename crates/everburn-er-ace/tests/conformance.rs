@@ -3,4 +3,4 @@
 use everburn_conformance::Subject;
 use everburn_er_ace::METHOD;
 
-everburn_conformance::suite!(Subject::of(METHOD).set("buffer", 6).set("replay_batch", 3));
+everburn_conformance::suite!(er_ace: Subject::of(METHOD).set("buffer", 6).set("replay_batch", 3));

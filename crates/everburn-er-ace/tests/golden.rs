@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use everburn_er_ace::mask;
+use everburn_er_ace::asymmetric;
 use everburn_nn::{Classifier, cross_entropy, targets};
 use everburn_testkit::{golden, slack, test_devices};
 
@@ -48,7 +48,7 @@ fn losses_and_gradients_are_the_official_ones() {
 
             let logits = classifier.logits(x.clone(), w.clone(), None);
             check("logits_unmasked", &numbers(logits.clone()), slack.forward);
-            let masked = mask(logits.clone(), &y, newest);
+            let masked = asymmetric(logits.clone(), &y, newest);
             let kept: Vec<usize> = numbers(masked.clone())
                 .iter()
                 .map(|z| usize::from(*z > -1e8))

@@ -9,9 +9,7 @@ use everburn_core::{
     Batch, Checker, Ctx, Event, Footprint, Images, Key, Learner, Output, Reservoir, ReservoirRule,
     Result, Spec, Stage, State, Step, StepLog, TaskInfo,
 };
-use everburn_nn::{
-    Frozen, Method, Network, Preset, Recipe, Setting, Trainee, from_value, to_value,
-};
+use everburn_nn::{Frozen, Method, Network, Preset, Recipe, Replay, Setting, from_value, to_value};
 use serde::{Deserialize, Serialize};
 
 /// Experience replay, by name.
@@ -109,8 +107,7 @@ impl ErConfig {
 /// Experience replay.
 pub struct Er {
     config: ErConfig,
-    trainee: Trainee,
-    memory: Reservoir,
+    replay: Replay,
 }
 
 impl Er {
@@ -120,23 +117,21 @@ impl Er {
     /// If a setting is wrong.
     pub fn new(config: ErConfig, frozen: Frozen, key: Key) -> Result<Self> {
         config.validate()?;
-        Ok(Self {
-            trainee: Trainee::new(config.recipe.clone(), frozen, key)?,
-            memory: Reservoir::new(config.buffer, config.reservoir),
-            config,
-        })
+        let memory = Reservoir::new(config.buffer, config.reservoir);
+        let replay = Replay::new(config.recipe.clone(), memory, frozen, key)?;
+        Ok(Self { config, replay })
     }
 
     /// What it remembers.
     pub fn memory(&self) -> &Reservoir {
-        &self.memory
+        self.replay.memory()
     }
 }
 
 /// One step on a batch (x, y) and a batch (x_m, y_m) drawn from the memory.
 fn update(
-    net: &mut Network,
     config: &ErConfig,
+    net: &mut Network,
     memory: &Reservoir,
     batch: &Batch,
     key: Key,
@@ -168,54 +163,39 @@ fn update(
 
 impl Learner for Er {
     fn spec(&self) -> Spec {
-        Spec::new("er")
+        Spec::new(METHOD.name)
     }
 
     fn stages(&self, task: Option<&TaskInfo>) -> Vec<Stage> {
-        self.trainee.stages(task)
+        self.replay.stages(task)
     }
 
     fn on(&mut self, event: &Event, _cx: &Ctx) -> Result<()> {
-        self.trainee.on(event);
+        self.replay.on(event);
         Ok(())
     }
 
     fn observe(&mut self, batch: &Batch, step: &Step, cx: &Ctx) -> Result<StepLog> {
-        let (config, memory) = (&self.config, &self.memory);
-        let log = self.trainee.observe("er", batch, step, cx, |net, key| {
-            update(net, config, memory, batch, key)
-        })?;
-        // A sample enters the memory once, however many epochs it is seen: else the memory would be
-        // a sample of presentations and hold copies.
-        if step.epoch == 0 {
-            self.memory
-                .insert(&batch.images, &batch.labels, cx.key.child("reservoir"))?;
-        }
-        Ok(log)
+        let Self { config, replay } = self;
+        replay.observe(METHOD.name, batch, step, cx, |net, memory, key| {
+            update(config, net, memory, batch, key)
+        })
     }
 
     fn predict(&self, images: &Images) -> Result<Output> {
-        self.trainee.net.predict(images)
+        self.replay.predict(images)
     }
 
     fn footprint(&self) -> Footprint {
-        let mut footprint = self.trainee.net.footprint();
-        footprint.add_exemplars("reservoir", self.memory.bytes(), self.memory.held());
-        footprint
+        self.replay.footprint()
     }
 
     fn save(&self) -> Result<State> {
-        let mut state = self.trainee.save()?;
-        state.nest("memory", self.memory.save()?);
-        Ok(state)
+        self.replay.save()
     }
 
     fn restore(&mut self, state: &State) -> Result<()> {
-        let mut memory = Reservoir::new(self.config.buffer, self.config.reservoir);
-        memory.restore(&state.below("memory"))?;
-        self.trainee.restore(state)?;
-        self.memory = memory;
-        Ok(())
+        self.replay.restore(state)
     }
 }
 

@@ -22,6 +22,7 @@ mod method;
 mod network;
 mod preset;
 mod recipe;
+mod replay;
 pub mod resample;
 pub mod resnet;
 pub mod vit;
@@ -35,6 +36,7 @@ pub use method::{Method, change, from_value, to_value};
 pub use network::{Classifier, Head, Live, Network, Tape, Training, Tuning};
 pub use preset::{Preset, Setting};
 pub use recipe::{Recipe, Trainee};
+pub use replay::Replay;
 pub use weights::{LoadReport, WeightFile};
 
 #[doc = include_str!("../README.md")]

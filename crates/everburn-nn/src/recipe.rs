@@ -287,7 +287,7 @@ impl Trainee {
     /// `online_updates` times on a single-pass stream, each time with a key of its own.
     ///
     /// # Errors
-    /// If the batch holds no image, `update` fails, or a loss is not a number (a diverged network would
+    /// If the batch holds no image or another number of labels, `update` fails, or a loss is not a number (a diverged network would
     /// go on in silence); `method` is the name for errors.
     pub fn observe(
         &mut self,
@@ -297,8 +297,12 @@ impl Trainee {
         cx: &Ctx,
         mut update: impl FnMut(&mut Network, Key) -> Result<f32>,
     ) -> Result<StepLog> {
-        if batch.images.is_empty() {
+        let (images, labels) = (batch.images.len(), batch.labels.len());
+        if images == 0 {
             return Err(Error::input("a batch", "no image", "at least one"));
+        }
+        if labels != images {
+            return Err(Error::input("labels of a batch", labels, images));
         }
         self.net.see(&batch.labels);
         self.schedule(step);

@@ -22,6 +22,8 @@ pub use everburn_er_ace as er_ace;
 #[cfg(feature = "simplecil")]
 pub use everburn_simplecil as simplecil;
 
+// `cargo xtask new-method` adds lines above this one.
+
 pub mod methods;
 
 #[doc = include_str!("../README.md")]

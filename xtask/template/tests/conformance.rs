@@ -3,4 +3,4 @@
 use everburn_conformance::Subject;
 use everburn_my_method::METHOD;
 
-everburn_conformance::suite!(Subject::of(METHOD));
+everburn_conformance::suite!(my_method: Subject::of(METHOD));

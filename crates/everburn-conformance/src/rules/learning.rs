@@ -1,12 +1,12 @@
 use everburn_core::{Learner, Result, State};
 
 use crate::case::{SEED, USUAL, settings};
-use crate::lab::{Flow, Toy};
+use crate::lab::Toy;
 use crate::watch::Watched;
 use crate::{Case, Violation};
 
 pub(super) fn outside(case: &Case<'_>) -> Result<(), Violation> {
-    for flow in Flow::ALL {
+    for &flow in case.flows() {
         let toy = case.toy(flow, USUAL)?;
         let (watched, log) = Watched::new(case.learner(SEED)?);
         let watched = Box::new(watched.with_probe(toy.probe()));

@@ -1,7 +1,6 @@
 use everburn_core::{ImageShape, Kind, Learner, State, Values};
 
 use crate::case::{SEED, USUAL};
-use crate::lab::Flow;
 use crate::{Case, Violation};
 
 pub(super) fn footprint(case: &Case<'_>) -> Result<(), Violation> {
@@ -32,7 +31,7 @@ fn at_every_moment(
     case: &Case<'_>,
     mut check: impl FnMut(&dyn Learner, &State) -> Result<(), Violation>,
 ) -> Result<(), Violation> {
-    for flow in Flow::ALL {
+    for &flow in case.flows() {
         let toy = case.toy(flow, USUAL)?;
         let Some(mut runner) = case.runner(&toy, SEED, case.learner(SEED)?)? else {
             continue;

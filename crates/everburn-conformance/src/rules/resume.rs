@@ -2,11 +2,11 @@ use everburn_core::Output;
 use everburn_run::{Checkpoint, Runner};
 
 use crate::case::{SEED, USUAL, settings};
-use crate::lab::{Flow, Toy};
+use crate::lab::Toy;
 use crate::{Case, Violation};
 
 pub(super) fn anywhere(case: &Case<'_>) -> Result<(), Violation> {
-    for flow in Flow::ALL {
+    for &flow in case.flows() {
         let toy = case.toy(flow, USUAL)?;
         let Some(mut runner) = case.runner(&toy, SEED, case.learner(SEED)?)? else {
             continue;

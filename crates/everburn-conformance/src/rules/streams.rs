@@ -12,7 +12,7 @@ use crate::{Case, Violation};
 /// The learner comes to the end of the stream on every flow on which it is not refused, and its scores
 /// are in order at every moment and right about the classes at the end.
 fn healthy(case: &Case<'_>, tasks: Tasks<'_>) -> Result<(), Violation> {
-    for flow in Flow::ALL {
+    for &flow in case.flows() {
         let toy = case.toy(flow, tasks)?;
         let (watched, log) = Watched::new(case.learner(SEED)?);
         let Some(mut runner) = case.runner(&toy, SEED, Box::new(watched))? else {
@@ -128,7 +128,7 @@ pub(super) fn empty_task(case: &Case<'_>) -> Result<(), Violation> {
 pub(super) fn labels_are_names(case: &Case<'_>) -> Result<(), Violation> {
     // Toy classes are below 64: the larger the number, the smaller the other.
     let other = |class: ClassId| ClassId(class.0 ^ 63);
-    for flow in Flow::ALL {
+    for &flow in case.flows() {
         let toy = case.toy(flow, USUAL)?;
         let renamed = toy.relabelled(other)?;
         let Some(mut first) = case.runner(&toy, SEED, case.learner(SEED)?)? else {
@@ -159,7 +159,7 @@ pub(super) fn labels_are_names(case: &Case<'_>) -> Result<(), Violation> {
 }
 
 pub(super) fn ends_early(case: &Case<'_>) -> Result<(), Violation> {
-    for flow in Flow::ALL {
+    for &flow in case.flows() {
         let toy = case.toy(flow, USUAL)?;
         let (watched, log) = Watched::new(case.learner(SEED)?);
         let Some(mut runner) = case.runner(&toy, SEED, Box::new(watched))? else {
@@ -194,7 +194,7 @@ fn useful(case: &Case<'_>, learner: &dyn Learner, toy: &Toy, log: &Log) -> Resul
 
 pub(super) fn refusals(case: &Case<'_>) -> Result<(), Violation> {
     let mut ran = 0;
-    for flow in Flow::ALL {
+    for &flow in case.flows() {
         let toy = case.toy(flow, USUAL)?;
         let (watched, log) = Watched::new(case.learner(SEED)?);
         let spec = watched.spec();
