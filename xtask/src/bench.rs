@@ -190,6 +190,7 @@ impl<'a> Bench<'a> {
         self.drive(job, &mut runner, &folder, &mut timing)?;
         let outcome = runner.outcome()?;
         let run = self.shared.describe(job, &frozen)?;
+        folder.keep_confusion(&outcome.confusion)?;
         let record = RunRecord::new(run, provenance, outcome.history, Some(outcome.memory))?
             .with_settings(self.shared.record_settings(job));
         timing.images_per_second = (timing.train_seconds)
@@ -416,6 +417,8 @@ fn report(folder: &Path, ids: &BTreeSet<String>) -> anyhow::Result<()> {
         ("table.md", report.markdown()),
         ("runs.csv", report.csv_runs()?),
         ("summary.csv", report.csv_summary()?),
+        ("paired.csv", report.csv_paired()?),
+        ("classes.csv", report.csv_classes()?),
         ("report.json", report.json()?),
     ] {
         write_atomically(&folder.join(name), text.as_bytes())?;
@@ -423,7 +426,8 @@ fn report(folder: &Path, ids: &BTreeSet<String>) -> anyhow::Result<()> {
     print(&report.terminal(terminal_width()))?;
     let shown = folder.display();
     print(&format!(
-        "Written to {shown}/: table.md, summary.csv, runs.csv, report.json, ledger.jsonl, and a folder for each run.\n",
+        "Written to {shown}/: table.md, report.json, CSV of runs, classes, means and paired differences, \
+         ledger.jsonl, and a folder for each run.\n",
     ))?;
     match ledger.len() - ids.len() {
         0 => Ok(()),

@@ -99,6 +99,9 @@ pub struct BenchOptions {
     /// Instead: one evaluation for every so many samples, by Si-Blurry's official rule.
     #[arg(long)]
     pub eval_period: Option<u64>,
+    /// Predict each batch of a single-pass stream before learning from it: prequential accuracy.
+    #[arg(long)]
+    pub prequential: bool,
     /// Use only so many training images of each class (the first in file order).
     #[arg(long)]
     pub train_per_class: Option<usize>,

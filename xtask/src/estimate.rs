@@ -51,7 +51,7 @@ pub fn trial(shared: &Shared, job: &Job, frozen: &Frozen) -> Result<f64> {
     Ok(step * plan.steps() as f64 + predict * tested as f64)
 }
 
-/// Test images over all evaluations, as if the classes came evenly.
+/// Predictions over all evaluations, as if the classes came evenly.
 fn tested(shared: &Shared, job: &Job, plan: &Plan) -> Result<usize> {
     let (manifest, test) = (shared.manifest(job)?, shared.dataset.test.len());
     let offline = shared.describe(job, &shared.frozen(job)?)?.offline;
@@ -65,6 +65,11 @@ fn tested(shared: &Shared, job: &Job, plan: &Plan) -> Result<usize> {
             everburn::stream::EvalPoints::Count(count) => count,
             everburn::stream::EvalPoints::Period(period) => plan.samples() as u64 / period.max(1),
         };
-        test * (periodic as usize + tasks)
+        let asked_first = if shared.suite.prequential {
+            plan.samples()
+        } else {
+            0
+        };
+        test * (periodic as usize + tasks) + asked_first
     })
 }

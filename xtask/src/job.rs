@@ -121,6 +121,7 @@ impl Shared {
     pub fn settings(&self, job: &Job) -> Settings {
         Settings {
             eval: self.suite.eval,
+            prequential: self.suite.prequential,
             ..Settings::new(job.seed)
         }
     }

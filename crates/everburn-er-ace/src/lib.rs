@@ -36,7 +36,7 @@ pub struct ErAceConfig {
     pub buffer: usize,
     /// Images drawn from it for a step. Published: 10.
     pub replay_batch: usize,
-    /// Published: cosine with scale 10; mammoth takes the linear one.
+    /// Published: cosine with scale 10, from scratch; mammoth takes the linear one.
     pub classifier: Classifier,
     /// How the network is trained. Published: SGD, its rate chosen among 0.1, 0.01 and 0.001; batches
     /// of 10; padded crops and flips.
@@ -44,15 +44,15 @@ pub struct ErAceConfig {
 }
 
 impl ErAceConfig {
-    /// What a preset says: memory and batches as ER has them, so that the two differ in the loss.
+    /// What a preset says: memory, batches and, on a pre-trained backbone, the classifier are ER's, so
+    /// that the two differ in the loss alone.
     pub fn preset(setting: &Setting) -> Self {
         let recipe = Recipe::preset(setting);
-        let (buffer, replay_batch) = match (setting.preset, setting.from_scratch) {
-            (_, true) => (1000, 10),
-            (Preset::Paper, false) => (2000, 32),
-            (Preset::Cpu, false) => (500, recipe.batch),
+        let (buffer, replay_batch, classifier) = match (setting.preset, setting.from_scratch) {
+            (_, true) => (1000, 10, Classifier::Cosine { scale: 10.0 }),
+            (Preset::Paper, false) => (2000, 32, Classifier::Linear),
+            (Preset::Cpu, false) => (500, recipe.batch, Classifier::Linear),
         };
-        let classifier = Classifier::Cosine { scale: 10.0 };
         Self {
             buffer,
             replay_batch,
@@ -102,11 +102,9 @@ fn update(
     batch: &Batch,
     key: Key,
 ) -> Result<f32> {
-    let columns = batch
-        .labels
-        .iter()
-        .filter_map(|class| net.seen().index(*class));
-    let (present, newest) = (columns.collect::<Vec<_>>(), net.seen().len() - 1);
+    let seen = net.seen();
+    let present = batch.labels.iter().filter_map(|class| seen.index(*class));
+    let (present, newest): (Vec<usize>, _) = (present.collect(), seen.len() - 1);
     let mut live = net.live();
     let logits = live.logits(&batch.images, batch.view, key.child("stream"))?;
     let targets = net.targets(&batch.labels)?;
@@ -139,7 +137,10 @@ impl Learner for ErAce {
     }
 
     fn on(&mut self, event: &Event, _cx: &Ctx) -> Result<()> {
-        self.replay.on(event);
+        // A class gets its column when it is met, not when it is announced: `update` asks for the newest.
+        if !matches!(event, Event::TaskBegin(_)) {
+            self.replay.on(event);
+        }
         Ok(())
     }
 

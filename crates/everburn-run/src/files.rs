@@ -3,7 +3,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use everburn_core::{Error, Result};
-use everburn_eval::{Accompanying, RunRecord};
+use everburn_eval::{Accompanying, ConfusionMatrix, RunRecord};
 use everburn_stream::Manifest;
 
 use crate::{Checkpoint, SuiteFolder, suite_folder::lock};
@@ -18,8 +18,8 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
         .map_err(|error| Error::other(path.display().to_string(), error))
 }
 
-/// The folder of one run: `config.toml`, `manifest.jsonl.zst`, `checkpoint`, `result.json`,
-/// `timing.json`.
+/// The folder of one run: `config.toml`, `manifest.jsonl.zst`, `checkpoint`, `confusion.csv`,
+/// `result.json`, `timing.json`.
 ///
 /// What decides a result and what accompanies it are different files, so that the first is equal to
 /// the byte however often the run was interrupted.
@@ -109,6 +109,15 @@ impl RunFolder {
         write_atomically(&self.file("result.json"), record.to_json()?.as_bytes())?;
         suite.append(record, timing)?;
         self.discard_checkpoint()
+    }
+
+    /// Writes what each class's test images were taken for in the end, as `confusion.csv`; to be called
+    /// before [`finish`](Self::finish), so that a run with a result has it.
+    ///
+    /// # Errors
+    /// If the disk refuses.
+    pub fn keep_confusion(&self, confusion: &ConfusionMatrix) -> Result<()> {
+        write_atomically(&self.file("confusion.csv"), confusion.to_csv()?.as_bytes())
     }
 
     /// Removes the checkpoint of a run that has ended, if there is one.
