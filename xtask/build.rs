@@ -13,6 +13,13 @@ fn main() -> std::io::Result<()> {
         "cargo:rustc-env=EVERBURN_CODE={}",
         sources::hash(&root, &parts)?
     );
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let version = Command::new(rustc).arg("--version").output();
+    let version = version.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    println!(
+        "cargo:rustc-env=EVERBURN_RUSTC={}",
+        version.unwrap_or_default()
+    );
     for part in &parts {
         println!("cargo:rerun-if-changed={}", root.join(part).display());
     }

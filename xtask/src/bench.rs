@@ -20,7 +20,7 @@ use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use crate::cli::BenchOptions;
-use crate::code::{CODE, COMMIT, dirty};
+use crate::code::{CODE, COMMIT, RUSTC, dirty};
 use crate::estimate;
 use crate::job::{Job, Shared};
 use crate::suite::Suite;
@@ -155,6 +155,10 @@ impl<'a> Bench<'a> {
         let id = provenance.run_id.clone();
         self.done += 1;
         if let Some(record) = self.ledger.get(&id)? {
+            if self.folder.path().join(&id).exists() {
+                // The last session may have ended between the ledger's line and this.
+                self.folder.run(&id)?.discard_checkpoint()?;
+            }
             self.already(job, record)?;
             return Ok(id);
         }
@@ -183,16 +187,19 @@ impl<'a> Bench<'a> {
             self.shared.manifest(job)?,
         )?;
         reset_peak_memory();
-        let mut timing = folder.timing()?.unwrap_or_default();
         let mut runner = self.start(job, &frozen, &folder)?;
         let steps_before = runner.progress().steps;
+        let mut timing = match steps_before {
+            0 => Accompanying::default(),
+            _ => folder.timing()?.unwrap_or_default(),
+        };
         self.bar.inc(steps_before);
         self.drive(job, &mut runner, &folder, &mut timing)?;
         let outcome = runner.outcome()?;
         let run = self.shared.describe(job, &frozen)?;
         folder.keep_confusion(&outcome.confusion)?;
         let record = RunRecord::new(run, provenance, outcome.history, Some(outcome.memory))?
-            .with_settings(self.shared.record_settings(job));
+            .with_settings(self.shared.record_settings(job)?);
         timing.images_per_second = (timing.train_seconds)
             .filter(|seconds| *seconds > 0.0)
             .map(|seconds| outcome.samples_fed as f64 / seconds);
@@ -214,7 +221,7 @@ impl<'a> Bench<'a> {
 
     /// A new runner, or one that goes on from the folder's checkpoint.
     fn start(&self, job: &Job, frozen: &Frozen, folder: &RunFolder) -> anyhow::Result<Runner<'a>> {
-        let (material, settings) = (self.shared.material(job)?, self.shared.settings(job));
+        let (material, settings) = (self.shared.material(job)?, self.shared.settings(job)?);
         let checkpoint: Option<Checkpoint> = match folder.checkpoint() {
             Ok(checkpoint) => checkpoint,
             Err(error) => {
@@ -343,13 +350,21 @@ fn new_bar(quiet: bool, length: u64) -> anyhow::Result<ProgressBar> {
     Ok(bar)
 }
 
+/// What may round differently: the processor, the system, the compiler.
 fn machine() -> String {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    format!(
-        "{} {}, {threads} threads",
-        std::env::consts::OS,
-        std::env::consts::ARCH
-    )
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = info
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"));
+    let model = model.map_or("", |rest| rest.trim_start_matches([':', ' ', '\t']));
+    let model = if model.is_empty() {
+        String::new()
+    } else {
+        format!(", {model}")
+    };
+    let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
+    format!("{os} {arch}{model}, {threads} threads, {RUSTC}")
 }
 
 /// Seconds since 1970.
@@ -432,8 +447,8 @@ fn report(folder: &Path, ids: &BTreeSet<String>) -> anyhow::Result<()> {
     match ledger.len() - ids.len() {
         0 => Ok(()),
         others => print(&format!(
-            "Not shown: {others} other results in this ledger, of other code, settings or data; \
-             `cargo xtask ledger show {shown}` shows all.\n"
+            "Not shown: {others} other results in this ledger (other methods, streams, seeds, settings, data or \
+             code); `cargo xtask ledger show {shown}` shows all.\n"
         )),
     }
 }

@@ -29,7 +29,7 @@ pub fn trial(shared: &Shared, job: &Job, frozen: &Frozen) -> Result<f64> {
     let plan = shared.plan(job)?;
     let tested = tested(shared, job, &plan)?;
     let learner = shared.learner(job, frozen)?;
-    let mut runner = Runner::new(shared.material(job)?, shared.settings(job), learner)?;
+    let mut runner = Runner::new(shared.material(job)?, shared.settings(job)?, learner)?;
     let began = Instant::now();
     let mut warm = None;
     while began.elapsed() < TRIAL && runner.advance()? {

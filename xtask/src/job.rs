@@ -60,6 +60,8 @@ impl Shared {
                     .into_owned();
                 let size = dataset.shape().height;
                 let file = WeightFile::open(path)?;
+                // Another file of the same name is another backbone in tables.
+                let name = format!("{name} ({})", file.hash().get(..8).unwrap_or_default());
                 Some(Backbone::vit_from_file(&name, file, Some(size), None, &device)?.0)
             }
             BackboneChoice::ResNet18(_) => None,
@@ -118,12 +120,24 @@ impl Shared {
     }
 
     /// What decides a run besides its material and learner.
-    pub fn settings(&self, job: &Job) -> Settings {
-        Settings {
+    ///
+    /// How a stream is tested on the way decides nothing where there is no such test: on streams that
+    /// do not pass once, and for references that learn after the end.
+    pub fn settings(&self, job: &Job) -> Result<Settings> {
+        let settings = Settings::new(job.seed);
+        if !self.manifest(job)?.online || self.is_offline(job)? {
+            return Ok(settings);
+        }
+        Ok(Settings {
             eval: self.suite.eval,
             prequential: self.suite.prequential,
-            ..Settings::new(job.seed)
-        }
+            ..settings
+        })
+    }
+
+    fn is_offline(&self, job: &Job) -> Result<bool> {
+        let learner = self.learner(job, &self.frozen(job)?)?;
+        Ok(learner.spec().offline)
     }
 
     /// The backbone that a run begins with. One with random weights is drawn from the run's seed, so
@@ -224,10 +238,10 @@ impl Shared {
 
     /// Every setting of a run beside what describes it: the method's, and below `suite` when it is
     /// evaluated and what becomes of the data.
-    pub fn record_settings(&self, job: &Job) -> Value {
+    pub fn record_settings(&self, job: &Job) -> Result<Value> {
         let suite = &self.suite;
         // All that the runner is told but the seed, which is no setting: rows are made over seeds.
-        let mut of_suite = json!(self.settings(job));
+        let mut of_suite = json!(self.settings(job)?);
         if let Some(settings) = of_suite.as_object_mut() {
             settings.remove("seed");
         }
@@ -244,7 +258,7 @@ impl Shared {
         let of_method = suite.settings.get(&job.method).and_then(Value::as_object);
         let mut settings = of_method.cloned().unwrap_or_default();
         settings.insert("suite".to_owned(), of_suite);
-        settings.into()
+        Ok(settings.into())
     }
 
     /// Everything that decides a run's result, and the hash of it.
@@ -256,7 +270,7 @@ impl Shared {
             code: CODE.to_owned(),
             ..Provenance::default()
         };
-        Ok(parts.identified(&self.describe(job, frozen)?, &self.record_settings(job)))
+        Ok(parts.identified(&self.describe(job, frozen)?, &self.record_settings(job)?))
     }
 
     /// A run's settings as a file for its folder.
@@ -270,7 +284,7 @@ impl Shared {
         let config = Config {
             run: self.describe(job, frozen)?,
             provenance: self.provenance(job, frozen)?,
-            settings: toml::Value::try_from(without_nulls(&self.record_settings(job)))?,
+            settings: toml::Value::try_from(without_nulls(&self.record_settings(job)?))?,
         };
         Ok(toml::to_string(&config)?)
     }

@@ -185,7 +185,14 @@ fn verify(paths: &[PathBuf]) -> anyhow::Result<()> {
             let stale = if code == CODE { "this code" } else { "stale" };
             text += &format!("  {count:>5} of code {code} ({stale})\n");
         }
-        let problems = ledger.problems();
+        let (edited, by_other_formulas) = ledger.other_formulas(CODE);
+        if by_other_formulas > 0 {
+            text += &format!(
+                "  {by_other_formulas} of other code have metrics by other formulas than today's, which tables use\n"
+            );
+        }
+        let mut problems = ledger.problems();
+        problems.extend(edited);
         for problem in &problems {
             text += &format!("  wrong: {problem}\n");
         }

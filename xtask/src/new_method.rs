@@ -23,6 +23,15 @@ const TEMPLATE: [(&str, &str); 4] = [
     ),
 ];
 
+/// Words that cannot name a module; what holds a `-` becomes none of them.
+const KEYWORDS: [&str; 49] = [
+    "abstract", "as", "async", "await", "become", "box", "break", "const", "continue", "crate",
+    "do", "dyn", "else", "enum", "extern", "false", "final", "fn", "for", "gen", "if", "impl",
+    "in", "let", "loop", "macro", "match", "mod", "move", "mut", "override", "priv", "pub", "ref",
+    "return", "self", "static", "struct", "super", "trait", "true", "try", "type", "typeof",
+    "unsafe", "use", "virtual", "where", "while",
+];
+
 /// Stands before each place at which a method is registered.
 const MARK: &str = "`cargo xtask new-method` adds";
 
@@ -57,6 +66,14 @@ impl Name {
             snake: name.replace('-', "_"),
             camel: camel.collect(),
         };
+        if everburn::methods::method(name).is_ok() {
+            let expected = "a name that no method has, see `method list`";
+            return Err(Error::config("new-method NAME", name, expected));
+        }
+        if KEYWORDS.contains(&name) {
+            let expected = "a name that is no word of the language";
+            return Err(Error::config("new-method NAME", name, expected));
+        }
         let taken = TEMPLATE[2].1.split(|c: char| !c.is_ascii_alphanumeric());
         if taken.into_iter().any(|word| word == parsed.camel) {
             let expected = format!(

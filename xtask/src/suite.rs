@@ -166,6 +166,11 @@ impl Suite {
             (None, Some(Seeds::List(seeds))) => seeds,
             (None, None) => (0..5).collect(),
         };
+        let mut seen = std::collections::BTreeSet::new();
+        let seeds: Vec<u64> = seeds
+            .into_iter()
+            .filter(|seed| seen.insert(*seed))
+            .collect();
         let eval = match (options.evaluations, options.eval_period) {
             (Some(count), _) => EvalPoints::Count(count),
             (_, Some(period)) => EvalPoints::Period(period),

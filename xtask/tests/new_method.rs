@@ -123,6 +123,8 @@ fn what_cannot_be_written_leaves_everything_as_it_was() {
         ("Er-Ace", 2, "lower-case"),
         ("wgpu", 1, "has a feature `wgpu`"),
         ("network", 2, "`Network`"),
+        ("joint", 2, "no method has"),
+        ("loop", 2, "no word of the language"),
     ] {
         let output = new_method(name, checkout.path());
         let message = String::from_utf8(output.stderr).unwrap();

@@ -14,6 +14,8 @@ pub(crate) struct Log {
     pub(crate) announced: BTreeSet<ClassId>,
     /// Classes of which a sample was shown.
     pub(crate) observed: BTreeSet<ClassId>,
+    /// Classes of which a sample had been shown when a task last ended.
+    pub(crate) settled: BTreeSet<ClassId>,
     /// Batches shown.
     pub(crate) batches: usize,
     /// The first border of a task that changed a score.
@@ -70,17 +72,26 @@ impl Watched {
     }
 }
 
-/// Whether `after` has every class of `before` with its score; new classes may have come. A head with
-/// more rows may round differently.
+/// Whether the border left the scores alone. Where it brought columns, probabilities change by them: then
+/// the best of the old classes is the same.
 fn keeps(before: &Output, after: &Output) -> bool {
     let places: Option<Vec<usize>> = (before.classes().iter())
         .map(|class| after.classes().iter().position(|other| other == class))
         .collect();
     let Some(places) = places else { return false };
+    let grown = after.classes().len() > before.classes().len();
     before.rows().zip(after.rows()).all(|(old, new)| {
+        let new: Vec<f32> = places.iter().map(|place| new[*place]).collect();
         let largest = old.iter().fold(0.0_f32, |a, b| a.max(b.abs()));
-        (old.iter().zip(&places)).all(|(old, place)| (old - new[*place]).abs() <= 1e-5 * largest)
+        let near = |(old, new): (&f32, &f32)| (old - new).abs() <= 1e-5 * largest;
+        old.iter().zip(&new).all(near) || (grown && best(old) == best(&new))
     })
+}
+
+/// The place of the first of the highest scores.
+fn best(scores: &[f32]) -> usize {
+    let higher = |best: usize, at: usize| if scores[at] > scores[best] { at } else { best };
+    (0..scores.len()).fold(0, higher)
 }
 
 impl Learner for Watched {
@@ -98,7 +109,12 @@ impl Learner for Watched {
                 self.log.borrow_mut().announced.extend(&task.classes);
                 self.at_border(event, cx)
             }
-            Event::TaskEnd(_) => self.at_border(event, cx),
+            Event::TaskEnd(_) => {
+                let mut log = self.log.borrow_mut();
+                log.settled = log.observed.clone();
+                drop(log);
+                self.at_border(event, cx)
+            }
             Event::StageBegin(_) | Event::StageEnd(_) => self.inner.on(event, cx),
         }
     }

@@ -8,27 +8,28 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use everburn_conformance::{RULES, Subject, check};
+use everburn_conformance::{Lab, RULES, Subject, check};
 use everburn_core::{
-    Array, Batch, ClassId, Ctx, Error, Event, Footprint, Held, ImageShape, Images, Key, Kind,
-    Learner, Order, Output, Reservoir, ReservoirRule, Result, SeenClasses, Source, Spec, Stage,
-    State, Step, StepLog, TaskInfo, View,
+    Array, Batch, Borders, ClassId, Ctx, Error, Event, Footprint, Held, ImageShape, Images, Key,
+    Kind, Learner, Order, Output, Reservoir, ReservoirRule, Result, SeenClasses, Source, Spec,
+    Stage, State, Step, StepLog, TaskInfo, View,
 };
 use everburn_nn::Tuning;
 use rand::RngExt as _;
 
 const SHAPE: ImageShape = ImageShape::new(8, 8, 3);
 const BUDGET: usize = 6;
+const PER_CLASS: usize = 2;
 
 /// What is wrong with a learner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Flaw {
     CentresTheBatch,
+    CentresTheBatchDuringAStage,
     VotesForTheTaskOfABatch,
     RemembersTheTaskAskedForFirst,
     GivesNanForClassesWithFewSamples,
     ScoresClassesNeverSeen,
-    KeepsColumnsInOrderOfNumbers,
     PrefersHighNumbers,
     LearnsFromPredictions,
     LearnsAtTheEndOfATask,
@@ -37,10 +38,13 @@ enum Flaw {
     CallsItselfDeterministic,
     ForgetsACounterWhenSaved,
     RoundsWhenSaved,
+    DrawsAnewWhenRestored,
     ForgetsToCountItsMemory,
     StoresOneImageTooMany,
     StoresWithoutABudget,
     CountsFewerImagesThanItStores,
+    CallsWhatItHoldsItsBudget,
+    StoresImagesAsSmallValues,
     DividesByTheBatchWithoutOne,
     ContrastsTheClassesOfABatch,
     KnowsOnlyAnnouncedClasses,
@@ -59,7 +63,10 @@ use Flaw::*;
 
 /// The rule that must catch each flaw.
 const CAUGHT: &[(&str, &[Flaw])] = &[
-    ("prediction_depends_on_the_image_alone", &[CentresTheBatch]),
+    (
+        "prediction_depends_on_the_image_alone",
+        &[CentresTheBatch, CentresTheBatchDuringAStage],
+    ),
     (
         "task_identity_has_no_influence",
         &[VotesForTheTaskOfABatch, RemembersTheTaskAskedForFirst],
@@ -68,10 +75,7 @@ const CAUGHT: &[(&str, &[Flaw])] = &[
         "scores_are_finite_and_cover_the_classes_seen",
         &[GivesNanForClassesWithFewSamples, ScoresClassesNeverSeen],
     ),
-    (
-        "labels_are_names",
-        &[KeepsColumnsInOrderOfNumbers, PrefersHighNumbers],
-    ),
+    ("labels_are_names", &[PrefersHighNumbers]),
     (
         "nothing_learns_outside_observe_and_stage_events",
         &[LearnsFromPredictions, LearnsAtTheEndOfATask],
@@ -86,11 +90,15 @@ const CAUGHT: &[(&str, &[Flaw])] = &[
     ),
     (
         "a_killed_run_goes_on_to_the_byte",
-        &[ForgetsACounterWhenSaved, RoundsWhenSaved],
+        &[
+            ForgetsACounterWhenSaved,
+            RoundsWhenSaved,
+            DrawsAnewWhenRestored,
+        ],
     ),
     (
         "the_footprint_is_the_bytes_of_the_state",
-        &[ForgetsToCountItsMemory],
+        &[ForgetsToCountItsMemory, StoresImagesAsSmallValues],
     ),
     (
         "memories_keep_their_budget",
@@ -98,6 +106,7 @@ const CAUGHT: &[(&str, &[Flaw])] = &[
             StoresOneImageTooMany,
             StoresWithoutABudget,
             CountsFewerImagesThanItStores,
+            CallsWhatItHoldsItsBudget,
         ],
     ),
     ("a_batch_of_one_image", &[DividesByTheBatchWithoutOne]),
@@ -127,8 +136,31 @@ const CAUGHT: &[(&str, &[Flaw])] = &[
     ),
 ];
 
+fn capacity(way: Way, flaw: Option<Flaw>) -> usize {
+    match flaw {
+        _ if way == Way::BudgetPerClass => 1000,
+        Some(StoresOneImageTooMany) => BUDGET + 1,
+        Some(CallsWhatItHoldsItsBudget) => 1000,
+        _ => BUDGET,
+    }
+}
+
+/// Ways to be right that a rule must not mistake for wrong.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Way {
+    #[default]
+    Plain,
+    /// Needs borders, sees a task's samples twice, and is ready when a synthetic stage has ended.
+    Solves,
+    /// Scores are probabilities: a new class changes them all.
+    Probabilities,
+    /// So many images for each class, like iCaRL.
+    BudgetPerClass,
+}
+
 /// The mean of each class's pixels.
 struct Means {
+    way: Way,
     flaw: Option<Flaw>,
     seen: SeenClasses,
     announced: Vec<ClassId>,
@@ -139,13 +171,14 @@ struct Means {
     ready: usize,
     memory: Reservoir,
     stages: u64,
+    in_stage: bool,
     jitter: f64,
     asked: Cell<Option<usize>>,
     predictions: Cell<u32>,
 }
 
 impl Means {
-    fn new(flaw: Option<Flaw>, key: Key) -> Self {
+    fn new(way: Way, flaw: Option<Flaw>, key: Key) -> Self {
         static CALLS: AtomicU64 = AtomicU64::new(0);
         let key = match flaw {
             Some(CountsCallsInsteadOfTheKey) => {
@@ -154,8 +187,9 @@ impl Means {
             Some(IgnoresItsKey) => Key::from_seed(0),
             _ => key,
         };
-        let capacity = BUDGET + usize::from(flaw == Some(StoresOneImageTooMany));
+        let capacity = capacity(way, flaw);
         Self {
+            way,
             flaw,
             seen: SeenClasses::default(),
             announced: Vec::new(),
@@ -164,6 +198,7 @@ impl Means {
             ready: 0,
             memory: Reservoir::new(capacity, ReservoirRule::Exact),
             stages: 0,
+            in_stage: false,
             jitter: key.child("jitter").rng().random::<f64>(),
             asked: Cell::new(None),
             predictions: Cell::new(0),
@@ -186,9 +221,6 @@ impl Means {
 
     fn columns(&self) -> Vec<ClassId> {
         let mut classes = self.seen.as_slice()[..self.ready].to_vec();
-        if self.is(KeepsColumnsInOrderOfNumbers) {
-            classes.sort();
-        }
         if self.is(ScoresClassesNeverSeen) {
             classes.push(ClassId(999));
         }
@@ -242,29 +274,52 @@ impl Means {
 impl Learner for Means {
     fn spec(&self) -> Spec {
         Spec {
+            borders: if self.way == Way::Solves {
+                Borders::Needed
+            } else {
+                Borders::NotNeeded
+            },
             deterministic: self.is(CallsItselfDeterministic),
             ..Spec::new("means")
         }
     }
 
     fn stages(&self, task: Option<&TaskInfo>) -> Vec<Stage> {
-        let online = task.is_none_or(|task| task.single_pass) && !self.is(AsksForTasksOnAnyStream);
-        vec![Stage {
+        let solves = self.way == Way::Solves;
+        let single = task.is_none_or(|task| task.single_pass);
+        let online = single && !solves && !self.is(AsksForTasksOnAnyStream);
+        let shuffled = solves || (self.is(IgnoresItsKey) && !online);
+        let means = Stage {
             name: "means".to_owned(),
             source: if online { Source::Stream } else { Source::Task },
-            epochs: 1,
+            epochs: if solves { 2 } else { 1 },
             batch: 3,
             view: View::Test,
-            order: Order::Stream,
+            order: if shuffled {
+                Order::Shuffled
+            } else {
+                Order::Stream
+            },
             drop_last: false,
-        }]
+        };
+        let solve = Stage {
+            name: "solve".to_owned(),
+            source: Source::Synthetic { steps: 2 },
+            ..means.clone()
+        };
+        if solves {
+            vec![means, solve]
+        } else {
+            vec![means]
+        }
     }
 
     fn on(&mut self, event: &Event, _cx: &Ctx) -> Result<()> {
         match event {
             Event::TaskBegin(task) => self.announced.extend(&task.classes),
-            Event::StageBegin(_) => {}
+            Event::StageBegin(_) => self.in_stage = true,
             Event::StageEnd(_) => {
+                self.in_stage = false;
                 self.stages += 1;
                 self.ready = self.seen.len();
             }
@@ -281,6 +336,9 @@ impl Learner for Means {
     }
 
     fn observe(&mut self, batch: &Batch, step: &Step, cx: &Ctx) -> Result<StepLog> {
+        if self.way == Way::Solves && batch.images.is_empty() && batch.labels.is_empty() {
+            return Ok(StepLog::default()); // a synthetic step
+        }
         self.check_size(&batch.images)?;
         let (images, labels) = (&batch.images, &batch.labels);
         if images.len() != labels.len() && !self.is(TakesLabelsOfAnyNumber) {
@@ -312,10 +370,24 @@ impl Learner for Means {
                 *sum += f64::from(*pixel) + self.jitter;
             }
         }
-        if !self.is(IsReadyOnlyAtTheEndOfAStage) {
+        if !self.is(IsReadyOnlyAtTheEndOfAStage) && self.way != Way::Solves {
             self.ready = self.seen.len();
         }
-        if images.len() == labels.len() && images.shape() == SHAPE {
+        if self.way == Way::BudgetPerClass {
+            // The first two of each class.
+            for (index, label) in labels.iter().enumerate() {
+                let stored = self
+                    .memory
+                    .labels()
+                    .iter()
+                    .filter(|class| *class == label)
+                    .count();
+                if stored < PER_CLASS {
+                    self.memory
+                        .insert(&images.select(&[index])?, &[*label], cx.key)?;
+                }
+            }
+        } else if images.len() == labels.len() && images.shape() == SHAPE {
             self.memory.insert(images, labels, cx.key.child("memory"))?;
         }
         Ok(StepLog::default())
@@ -333,11 +405,9 @@ impl Learner for Means {
             let sum: f64 = images.pixels().iter().map(|x| f64::from(*x)).sum();
             sum / images.pixels().len() as f64
         };
-        let offset = if self.is(CentresTheBatch) {
-            mean(images)
-        } else {
-            0.0
-        };
+        let centres =
+            self.is(CentresTheBatch) || (self.is(CentresTheBatchDuringAStage) && self.in_stage);
+        let offset = if centres { mean(images) } else { 0.0 };
         let rows: Vec<Vec<f32>> = (0..images.len())
             .map(|index| self.scores(images.image(index), offset))
             .collect();
@@ -366,6 +436,15 @@ impl Learner for Means {
             self.asked.set(Some(task));
             favour(&mut scores, task);
         }
+        if self.way == Way::Probabilities {
+            for row in scores.chunks_mut(columns) {
+                let largest = row.iter().fold(f32::MIN, |a, b| a.max(*b));
+                row.iter_mut()
+                    .for_each(|score| *score = ((*score - largest) / 1000.0).exp());
+                let sum: f32 = row.iter().sum();
+                row.iter_mut().for_each(|score| *score /= sum);
+            }
+        }
         Output::new(self.columns(), scores)
     }
 
@@ -379,12 +458,21 @@ impl Learner for Means {
             "sums",
             8 * (self.sums.len() + self.counts.len()) as u64,
         );
+        let per_class = self.way == Way::BudgetPerClass;
+        let budget = if per_class {
+            PER_CLASS * self.ready
+        } else {
+            BUDGET
+        };
         let mut held = Held {
             images: self.memory.len() as u64,
-            budget: BUDGET as u64,
+            budget: budget as u64,
         };
         if self.is(CountsFewerImagesThanItStores) {
             held.images /= 2;
+        }
+        if self.is(CallsWhatItHoldsItsBudget) {
+            held.budget = held.images;
         }
         match self.flaw {
             Some(ForgetsToCountItsMemory) => {}
@@ -420,8 +508,17 @@ impl Learner for Means {
         if !self.is(ForgetsACounterWhenSaved) {
             state.put_value("stages", self.stages)?;
         }
-        state.put_value("jitter", self.jitter)?;
+        state.put_value("in_stage", self.in_stage)?;
+        if !self.is(DrawsAnewWhenRestored) {
+            state.put_value("jitter", self.jitter)?;
+        }
         state.nest("memory", self.memory.save()?);
+        if self.is(StoresImagesAsSmallValues) {
+            state.put_value(
+                "images",
+                vec![0.125; 200 * self.counts.iter().sum::<i64>() as usize],
+            )?;
+        }
         Ok(state)
     }
 
@@ -443,7 +540,12 @@ impl Learner for Means {
         } else {
             state.value("stages")?
         };
-        let jitter = state.value("jitter")?;
+        let in_stage = state.value("in_stage")?;
+        let jitter = if self.is(DrawsAnewWhenRestored) {
+            self.jitter
+        } else {
+            state.value("jitter")?
+        };
         let counts = state.i64("counts")?.to_vec();
         let sums = state.array("sums")?;
         let everburn_core::Values::F64(values) = &sums.values else {
@@ -456,26 +558,34 @@ impl Learner for Means {
         {
             return Err(Error::state("sums", format!("{:?}", sums.shape), rows));
         }
-        let mut memory = Reservoir::new(
-            BUDGET + usize::from(self.is(StoresOneImageTooMany)),
-            ReservoirRule::Exact,
-        );
+        let mut memory = Reservoir::new(capacity(self.way, self.flaw), ReservoirRule::Exact);
         memory.restore(&state.below("memory"))?;
         (self.seen, self.announced, self.ready, self.stages) = (seen, announced, ready, stages);
+        self.in_stage = in_stage;
         (self.jitter, self.counts, self.sums, self.memory) =
             (jitter, counts, values.clone(), memory);
         Ok(())
     }
 }
 
-fn subject(flaw: Option<Flaw>) -> Subject {
-    Subject::new("means", move |_, key| Ok(Box::new(Means::new(flaw, key))))
+fn learner(way: Way, flaw: Option<Flaw>) -> Subject {
+    let build = move |_: &Lab, key| -> Result<Box<dyn Learner>> {
+        Ok(Box::new(Means::new(way, flaw, key)))
+    };
+    Subject::new("means", build)
         .only(Tuning::Frozen)
         .on_cpu_only()
 }
 
-// The learner without a flaw keeps all rules.
+fn subject(flaw: Option<Flaw>) -> Subject {
+    learner(Way::Plain, flaw)
+}
+
+// Learners without a flaw keep all rules, whatever their way.
 everburn_conformance::suite!(honest: subject(None));
+everburn_conformance::suite!(solves: learner(Way::Solves, None));
+everburn_conformance::suite!(probabilities: learner(Way::Probabilities, None));
+everburn_conformance::suite!(budget_per_class: learner(Way::BudgetPerClass, None));
 
 #[test]
 fn every_rule_catches_its_wrong_learners() {

@@ -6,8 +6,12 @@ use crate::{ClassId, Error, Footprint, Images, Key, Result, State, TaskId};
 ///
 /// A method says what it wants to see, as [`Stage`]s; whoever drives it (the runner, or somebody's
 /// robot) draws the batches and hands them over one by one. Everything that learns happens in
-/// [`observe`](Self::observe) and [`on`](Self::on); a prediction changes nothing and depends on the
-/// image alone.
+/// [`observe`](Self::observe) and, in [`on`](Self::on), at the borders of stages; a prediction changes
+/// nothing and depends on the image alone.
+///
+/// Class numbers are names. What is drawn or ordered by class goes by the order in which classes are
+/// met ([`SeenClasses`](crate::SeenClasses)), so that the same images under other numbers give the same
+/// result. `everburn-conformance` tests this and the other rules.
 pub trait Learner {
     /// What the method is called and what it needs.
     fn spec(&self) -> Spec;

@@ -10,7 +10,7 @@ use everburn_core::{
     Result, Spec, Stage, State, Step, StepLog, TaskInfo,
 };
 use everburn_nn::{
-    Classifier, Frozen, Method, Network, Preset, Recipe, Replay, Setting, cross_entropy,
+    Augment, Classifier, Frozen, Method, Network, Preset, Recipe, Replay, Setting, cross_entropy,
     from_value, to_value,
 };
 use serde::{Deserialize, Serialize};
@@ -44,10 +44,12 @@ pub struct ErAceConfig {
 }
 
 impl ErAceConfig {
-    /// What a preset says: memory, batches and, on a pre-trained backbone, the classifier are ER's, so
-    /// that the two differ in the loss alone.
+    /// What a preset says: memory and batches are ER's; on a pre-trained backbone the classifier, too.
     pub fn preset(setting: &Setting) -> Self {
-        let recipe = Recipe::preset(setting);
+        let mut recipe = Recipe::preset(setting);
+        if setting.from_scratch {
+            recipe.augment = Augment::pad_crop_flip();
+        }
         let (buffer, replay_batch, classifier) = match (setting.preset, setting.from_scratch) {
             (_, true) => (1000, 10, Classifier::Cosine { scale: 10.0 }),
             (Preset::Paper, false) => (2000, 32, Classifier::Linear),
@@ -116,8 +118,8 @@ fn update(
     net.update(tape, loss)
 }
 
-/// Of logits `[batch, columns]`, leaves the columns of the classes present in the batch and, as the
-/// official code does, those from the newest class on; the others become −1e9.
+/// Of logits `[batch, columns]`, leaves the columns of the classes present in the batch and those from
+/// the `newest` class met on (the official code: from the largest class number); the others become −1e9.
 pub fn asymmetric(logits: Tensor<2>, present: &[usize], newest: usize) -> Tensor<2> {
     let [_, columns] = logits.dims();
     let hidden = |column| column < newest && !present.contains(&column);

@@ -1,6 +1,5 @@
 //! The rules that every method keeps.
 
 use everburn_conformance::Subject;
-use everburn_er_ace::METHOD;
 
-everburn_conformance::suite!(er_ace: Subject::of(METHOD).set("buffer", 6).set("replay_batch", 3));
+everburn_conformance::suite!(er_ace: Subject::of(everburn_er_ace::METHOD).set("buffer", 6).set("replay_batch", 3));

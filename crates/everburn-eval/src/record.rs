@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::History;
 
-/// The version of the shape of `result.json` that this crate writes and the newest it reads.
+/// The version of the shape of `result.json` that this crate writes and reads.
 pub const SCHEMA: u32 = 1;
 
 /// How far a recorded metric may be from the one that its history gives.
@@ -63,7 +63,7 @@ pub struct Provenance {
     /// The stream's manifest.
     #[serde(default)]
     pub manifest_hash: String,
-    /// The data set's files.
+    /// The data set: its images and labels as the learner gets them.
     #[serde(default)]
     pub dataset_hash: String,
     /// The weights that the backbone started from, if from any.

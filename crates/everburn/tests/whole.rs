@@ -1,8 +1,10 @@
 //! The whole way, from images to accuracies, on every device that is present.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+use std::collections::BTreeSet;
+
 use everburn::backend::{DeviceChoice, Rule, save_params, to_vec};
-use everburn::core::{ClassId, Key, Values, View};
+use everburn::core::{Batch, ClassId, Ctx, Key, Step, Values, View};
 use everburn::data::{Dataset, Preprocess, load};
 use everburn::methods::{METHODS, method};
 use everburn::nn::{Augment, Backbone, Frozen, Network, Preset, Setting, Training, Tuning};
@@ -231,6 +233,58 @@ fn every_method_is_called_what_its_learner_says_and_its_presets_are_valid() {
             }
         }
     }
+}
+
+#[test]
+fn no_two_methods_have_one_name() {
+    let names: BTreeSet<&str> = METHODS.iter().map(|method| method.name).collect();
+    assert_eq!(names.len(), METHODS.len());
+}
+
+/// Where every batch holds every class, nothing is hidden: ER-ACE is ER with separate losses. Where one
+/// does not, it is not.
+#[test]
+fn er_ace_is_er_where_every_batch_holds_every_class() {
+    let frozen = frozen(&DeviceChoice::CPU.open().unwrap());
+    let data = digits(4, 1);
+    let learn = |name: &str, changes: &[(&str, serde_json::Value)], classes: [&[u32]; 3]| {
+        let method = method(name).unwrap();
+        let changes = changes
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), v.clone()))
+            .collect();
+        let settings = method.settings(&FROZEN, &changes).unwrap();
+        let mut learner = method
+            .build(settings, frozen.clone(), Key::from_seed(7))
+            .unwrap();
+        for (index, classes) in (0..).zip(classes) {
+            let chosen: Vec<usize> = (0..data.train.len())
+                .filter(|i| classes.contains(&data.train.labels[*i].0))
+                .collect();
+            let labels = chosen.iter().map(|i| data.train.labels[*i]).collect();
+            let images = data.train.images.select(&chosen).unwrap();
+            let batch = Batch::new(images, labels, View::Train).unwrap();
+            let (task, stage, epoch, epochs, steps) = (None, 0, 0, 1, 3);
+            let step = Step {
+                task,
+                stage,
+                epoch,
+                epochs,
+                index,
+                steps,
+            };
+            let cx = Ctx::new(Key::from_seed(8).at(index as u64));
+            learner.observe(&batch, &step, &cx).unwrap();
+        }
+        learner.save().unwrap()
+    };
+    let separate = [("combine", "separate".into())];
+    let all: [&[u32]; 3] = [&[0, 1], &[0, 1], &[0, 1]];
+    let (er, ace) = (learn("er", &separate, all), learn("er-ace", &[], all));
+    assert_eq!(er.difference(&ace), None);
+    let apart: [&[u32]; 3] = [&[0, 1], &[2, 3], &[0, 1]];
+    let (er, ace) = (learn("er", &separate, apart), learn("er-ace", &[], apart));
+    assert!(er.difference(&ace).is_some());
 }
 
 #[test]

@@ -1,6 +1,5 @@
 //! The rules that every method keeps.
 
 use everburn_conformance::Subject;
-use everburn_my_method::METHOD;
 
-everburn_conformance::suite!(my_method: Subject::of(METHOD));
+everburn_conformance::suite!(my_method: Subject::of(everburn_my_method::METHOD));

@@ -74,42 +74,52 @@ impl Ledger {
             only_left: Vec::new(),
             only_right: Vec::new(),
         };
-        let mut left_by_kind: BTreeMap<_, Vec<&RunRecord>> = BTreeMap::new();
+        let mut lefts: BTreeMap<_, Vec<&RunRecord>> = BTreeMap::new();
         for (id, left) in &self.runs {
             let Some(left) = left.first() else { continue };
             match other.runs.get(id).and_then(|right| right.first()) {
                 Some(right) if left.text == right.text => diff.equal += 1,
                 Some(right) => diff.different.push((&left.record, &right.record)),
-                None => left_by_kind
+                None => lefts
                     .entry(kind(&left.record))
                     .or_default()
                     .push(&left.record),
             }
         }
+        let mut rights: BTreeMap<_, Vec<&RunRecord>> = BTreeMap::new();
         for (id, right) in &other.runs {
             let Some(right) = right.first() else { continue };
-            if self.runs.contains_key(id) {
-                continue;
-            }
-            // Of several the one that differs least.
-            let lefts = left_by_kind.get_mut(&kind(&right.record));
-            let nearest = lefts.and_then(|lefts| {
-                let distance = |left: &&RunRecord| left.changes(&right.record).len();
-                let (index, _) =
-                    (lefts.iter().map(distance).enumerate()).min_by_key(|(_, d)| *d)?;
-                Some(lefts.remove(index))
-            });
-            match nearest {
-                Some(left) => diff.changed.push((left, &right.record)),
-                None => diff.only_right.push(&right.record),
+            if !self.runs.contains_key(id) {
+                rights
+                    .entry(kind(&right.record))
+                    .or_default()
+                    .push(&right.record);
             }
         }
-        diff.only_left = left_by_kind.into_values().flatten().collect();
+        for (kind, mut rights) in rights {
+            let lefts = lefts.entry(kind).or_default();
+            // Of several those that differ least belong together.
+            while let Some((left, right)) = nearest(lefts, &rights) {
+                diff.changed
+                    .push((lefts.remove(left), rights.remove(right)));
+            }
+            diff.only_right.extend(rights);
+        }
+        diff.only_left = lefts.into_values().flatten().collect();
         diff.only_right.sort_by_key(|right| kind(right));
         diff.changed.sort_by_key(|(_, right)| kind(right));
         diff.different.sort_by_key(|(_, right)| kind(right));
         diff
     }
+}
+
+/// The places of the two runs that differ least, if both sides have one.
+fn nearest(lefts: &[&RunRecord], rights: &[&RunRecord]) -> Option<(usize, usize)> {
+    let pairs = lefts.iter().enumerate().flat_map(|(left, a)| {
+        let of_left = move |(right, b): (usize, &&RunRecord)| (a.changes(b).len(), left, right);
+        rights.iter().enumerate().map(of_left)
+    });
+    pairs.min().map(|(_, left, right)| (left, right))
 }
 
 fn kind(record: &RunRecord) -> impl Ord + use<> {

@@ -40,6 +40,8 @@ pub struct Ledger {
     /// More than one entry is a conflict; ascending by text.
     runs: BTreeMap<String, Vec<Entry>>,
     damage: Vec<Damage>,
+    /// Records whose metrics are not those that today's formulas give.
+    other_formulas: Vec<Damage>,
     notes: Vec<String>,
 }
 
@@ -55,6 +57,8 @@ struct Entry {
 struct Damage {
     place: String,
     what: String,
+    /// The code that made the record, as far as that could be read.
+    code: String,
 }
 
 /// Two ledgers are equal if they hold the same records, wherever these were read.
@@ -73,7 +77,7 @@ impl Ledger {
         Ok(sealed(&text(record)?))
     }
 
-    /// Whether a line without its newline holds an unchanged record, or ends before one is complete.
+    /// Whether a line, without its newline, holds a complete and unchanged record.
     pub fn is_whole(line: &str) -> bool {
         unsealed(line).is_some_and(|(check, text)| check == hash(text))
     }
@@ -88,6 +92,13 @@ impl Ledger {
             let mut problems = Vec::new();
             match read_line(piece.text, &mut problems) {
                 Some((text, record)) if problems.is_empty() => {
+                    if let Err(error) = record.check_metrics() {
+                        self.other_formulas.push(Damage {
+                            place: piece.place.clone(),
+                            what: error.to_string(),
+                            code: record.provenance.code.clone(),
+                        });
+                    }
                     self.insert(text, record, piece.place);
                 }
                 _ if was_cut(&piece) => self.notes.push(format!(
@@ -97,6 +108,7 @@ impl Ledger {
                 _ => self.damage.extend(problems.into_iter().map(|what| Damage {
                     place: piece.place.clone(),
                     what,
+                    code: String::new(),
                 })),
             }
         }
@@ -117,6 +129,7 @@ impl Ledger {
             self.insert(entry.text, entry.record, entry.place);
         }
         self.damage.extend(other.damage);
+        self.other_formulas.extend(other.other_formulas);
         self.notes.extend(other.notes);
     }
 
@@ -160,8 +173,8 @@ impl Ledger {
         }
     }
 
-    /// Whether every line could be read, holds what was written, follows from itself, and no run has
-    /// two different records.
+    /// Whether every line could be read and holds what was written, every id follows from its record,
+    /// and no run has two different records.
     ///
     /// # Errors
     /// The first of [`problems`](Self::problems).
@@ -180,6 +193,18 @@ impl Ledger {
                 _ => None,
             });
         damage.chain(conflicts).collect()
+    }
+
+    /// Records whose metrics do not follow from their history by this program's formulas. For a record
+    /// that `code`, this program's, is said to have made, that is a problem; of other code it tells that
+    /// a formula has changed since: the second number counts those. Tables compute metrics anew.
+    pub fn other_formulas(&self, code: &str) -> (Vec<Error>, usize) {
+        let (own, others): (Vec<_>, Vec<_>) = self
+            .other_formulas
+            .iter()
+            .partition(|found| found.code == code);
+        let problems = own.iter().map(|d| Error::other(&*d.place, &d.what));
+        (problems.collect(), others.len())
     }
 
     /// What was passed over without harm.
@@ -251,15 +276,7 @@ fn read_line(line: &str, problems: &mut Vec<String>) -> Option<(String, RunRecor
             return None;
         }
     };
-    let wrong = match record.check() {
-        Ok(()) => [record.check_metrics(), record.check_identity()],
-        wrong => [wrong, Ok(())],
-    };
-    problems.extend(
-        wrong
-            .into_iter()
-            .filter_map(Result::err)
-            .map(|e| e.to_string()),
-    );
+    let wrong = record.check().and_then(|()| record.check_identity());
+    problems.extend(wrong.err().map(|error| error.to_string()));
     Some((text.to_owned(), record))
 }

@@ -192,9 +192,11 @@ impl Metric {
     /// The key in a record: the id, followed by the period in brackets where the number depends on
     /// it, such as `anytime/auc[P=1000]`.
     pub fn key(&self, history: &History) -> String {
-        let by_period = [Need::PeriodicEvaluations, Need::EvaluationsInsideTasks];
-        if by_period.iter().any(|need| self.needs.contains(need)) {
+        if self.needs.contains(&Need::PeriodicEvaluations) {
             format!("{}[{}]", self.id, history.period_name())
+        } else if self.needs.contains(&Need::EvaluationsInsideTasks) {
+            // A minimum over all of them, periodic or not.
+            format!("{}[{} evals]", self.id, history.evaluations.len())
         } else {
             self.id.to_owned()
         }

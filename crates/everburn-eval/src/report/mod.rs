@@ -37,6 +37,11 @@ pub struct Report {
 pub struct Table {
     /// The data set.
     pub dataset: String,
+    /// The hash of its images and labels: runs on others under the same name are another table.
+    pub data: String,
+    /// Whether there is another table of the same data set and stream.
+    #[serde(skip)]
+    ambiguous: bool,
     /// The stream.
     pub stream: String,
     /// The kind of stream; online if any of its runs says so.
@@ -91,7 +96,8 @@ impl Report {
     /// (Chaudhry) and BWT, on online streams A_auc, A_avg, prequential accuracy where measured,
     /// A_last and F_last; then time, bytes held by the learner and peak memory.
     ///
-    /// A run that is given twice counts once. Runs of a method with different settings are
+    /// A run that is given twice counts once. Runs on other images under the same name are another
+    /// table. Runs of a method with different settings are
     /// different rows. A run on disjoint tasks whose joint reference (method `joint`) is among the
     /// runs gets its intransigence.
     ///
@@ -117,16 +123,25 @@ impl Report {
     fn build(mut runs: Vec<Run>, ids: Option<&[&str]>) -> Result<Self> {
         runs.sort_by_key(|(record, _)| place(record));
         runs.dedup_by(|(a, _), (b, _)| a == b);
+        for (record, _) in &mut runs {
+            // By today's formulas, also those that are newer than the record.
+            record.metrics.extend(record.history.metrics()?);
+        }
         reference::add_intransigence(&mut runs);
         let mut streams: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for (index, (record, _)) in runs.iter().enumerate() {
-            let stream = (&record.run.dataset, &record.run.stream);
+            let data = &record.provenance.dataset_hash;
+            let stream = (&record.run.dataset, &record.run.stream, data);
             streams.entry(stream).or_default().push(index);
         }
-        let tables = streams
+        let mut tables = streams
             .into_values()
             .map(|members| Table::new(&runs, &members, ids))
-            .collect::<Result<_>>()?;
+            .collect::<Result<Vec<_>>>()?;
+        let names: Vec<String> = tables.iter().map(Table::name).collect();
+        for (table, name) in tables.iter_mut().zip(&names) {
+            table.ambiguous = names.iter().filter(|other| *other == name).count() > 1;
+        }
         Ok(Self { tables, runs })
     }
 }
@@ -137,7 +152,10 @@ impl Table {
         let runs = chosen(all, members);
         let kinds = runs.iter().map(|(record, _)| record.kind());
         let kind = kinds.max().unwrap_or(StreamKind::Split);
-        let description = runs.first().map(|(record, _)| record.run.clone());
+        let first = runs
+            .first()
+            .map(|(record, _)| (record.run.clone(), &record.provenance));
+        let (description, provenance) = first.unzip();
         let description = description.unwrap_or_default();
         let columns = columns(&runs, kind, ids)?;
         let mut rows = settings::groups(all, members)
@@ -156,6 +174,10 @@ impl Table {
         });
         let mut table = Self {
             dataset: description.dataset,
+            data: provenance
+                .map(|p| p.dataset_hash.clone())
+                .unwrap_or_default(),
+            ambiguous: false,
             stream: description.stream,
             kind,
             columns,

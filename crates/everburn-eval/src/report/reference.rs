@@ -11,7 +11,7 @@ const JOINT: &str = "joint";
 const INTRANSIGENCE: &str = "learning/intransigence";
 
 /// Gives every run on disjoint tasks its intransigence, where a joint run learned the same stream
-/// with the same network: `a*_k` is the joint run's accuracy on task k after task k.
+/// and images with the same network: `a*_k` is the joint run's accuracy on task k after task k.
 ///
 /// Where several joint runs would do (other settings), none is taken: nobody said which.
 pub(super) fn add_intransigence(runs: &mut [Run]) {
@@ -44,7 +44,12 @@ fn setting(record: &RunRecord) -> impl Ord + use<> {
     let run = record.run.clone();
     let stream = (run.dataset, run.stream, run.seed);
     let network = (run.backbone, run.tuning, run.preset, run.device);
-    (stream, record.provenance.manifest_hash.clone(), network)
+    let provenance = &record.provenance;
+    let hashes = (
+        provenance.manifest_hash.clone(),
+        provenance.dataset_hash.clone(),
+    );
+    (stream, hashes, network)
 }
 
 /// The accuracy on each task right after it; `None` without a manifest hash, for then nobody knows

@@ -45,7 +45,12 @@ const CPU_PRESET: &str = "cpu preset: sized for two cores";
 impl Table {
     /// Data set and stream.
     pub(super) fn name(&self) -> String {
-        format!("{} / {}", self.dataset, self.stream)
+        let name = format!("{} / {}", self.dataset, self.stream);
+        if self.ambiguous {
+            let data: String = self.data.chars().take(8).collect();
+            return format!("{name} (data {data})");
+        }
+        name
     }
 
     /// What all rows have in common: preset, backbone, tuning, device, seeds.
