@@ -97,7 +97,7 @@ fn worst_cases_need_tests_inside_every_later_task() {
     let gap = (GAP.history)();
     let values = |history: &History| {
         let metrics = history.metrics().unwrap();
-        let ids = ["worst-case/min-acc[2 evals]", "worst-case/wc-acc[2 evals]"];
+        let ids = ["worst-case/min-acc[5 evals]", "worst-case/wc-acc[5 evals]"];
         ids.map(|id| metrics.get(id).copied())
     };
     assert!(values(&gap).iter().all(Option::is_some));

@@ -160,8 +160,21 @@ fn what_was_edited_is_named() {
     assert!(found[1].contains("metrics.bwt/final-row: found 0.25, expected -0.25"));
 
     let edited = |from: &str, to: &str| problems(&resealed(&text, from, to)).join("\n");
-    assert!(edited(metric, "\"bwt/final-row\":0.25").contains("metrics.bwt/final-row"));
-    assert!(edited("\"correct\":30", "\"correct\":31").contains("metrics."));
+    // Metrics that do not follow from the history: an edit, or a formula that has changed since.
+    for (from, to, what) in [
+        (metric, "\"bwt/final-row\":0.25", "metrics.bwt/final-row"),
+        ("\"correct\":30", "\"correct\":31", "metrics."),
+    ] {
+        let ledger = read(&resealed(&text, from, to));
+        ledger.check().unwrap();
+        let (own, others) = ledger.other_formulas("0.1.0");
+        assert!(
+            others == 0 && own.len() == 1 && own[0].to_string().contains(what),
+            "{own:?}"
+        );
+        let (own, others) = ledger.other_formulas("0.2.0");
+        assert!(own.is_empty() && others == 1);
+    }
     assert!(edited("\"correct\":30", "\"correct\":41").contains("correct: found 41"));
     assert!(edited("\"buffer\":200", "\"buffer\":300").contains("provenance.config_hash"));
     assert!(edited("\"seed\":1", "\"seed\":2").contains("provenance.config_hash"));

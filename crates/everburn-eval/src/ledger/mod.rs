@@ -90,15 +90,21 @@ impl Ledger {
         let content = String::from_utf8_lossy(bytes);
         for piece in pieces(file, &content, PREFIX, Self::is_whole) {
             let mut problems = Vec::new();
-            match read_line(piece.text, &mut problems) {
+            let read = read_line(piece.text, &mut problems);
+            let metrics = read.as_ref().and_then(|(_, record)| {
+                let error = record.check_metrics().err()?;
+                Some((error.to_string(), record.provenance.code.clone()))
+            });
+            match metrics {
+                Some((what, code)) if problems.is_empty() => {
+                    let place = piece.place.clone();
+                    self.other_formulas.push(Damage { place, what, code });
+                }
+                Some((what, _)) => problems.push(what),
+                None => {}
+            }
+            match read {
                 Some((text, record)) if problems.is_empty() => {
-                    if let Err(error) = record.check_metrics() {
-                        self.other_formulas.push(Damage {
-                            place: piece.place.clone(),
-                            what: error.to_string(),
-                            code: record.provenance.code.clone(),
-                        });
-                    }
                     self.insert(text, record, piece.place);
                 }
                 _ if was_cut(&piece) => self.notes.push(format!(
