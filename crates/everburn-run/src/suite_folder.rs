@@ -131,7 +131,7 @@ pub(crate) fn lock(
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(Error::unsupported(
             path.display().to_string(),
-            "another bench is writing to this folder; wait for it, or choose another --name",
+            "another bench is writing to this folder; wait for it, or take another folder",
         )),
         Err(TryLockError::Error(error)) => Err(failed(&path, error)),
     }

@@ -161,6 +161,13 @@ impl Report {
                 "half the width of the 95 % t-interval of the mean over seeds",
             );
         }
+        if shown("±0.00") {
+            say(
+                "±0.00",
+                "the same in every seed, as of a learner that draws nothing: no spread, and no \
+                 interval for what other seeds would give",
+            );
+        }
         if shown("(n=") {
             say(
                 "(n=…)",
