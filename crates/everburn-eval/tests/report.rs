@@ -467,16 +467,17 @@ fn many_rows_are_compared_with_the_best_that_is_no_reference() {
         add("er", 30 + vary, false);
         add("mir", 30 + vary * vary % 3, false);
         add("derpp", 28 + vary, false);
+        add("agem", 10 + vary, false);
         add("finetune", 5 + vary, false);
     }
     let few = Report::new(runs.clone()).unwrap();
     let pairs = |report: &Report| report.tables[0].differences[0].pairs.len();
-    assert_eq!((few.tables[0].differences.len(), pairs(&few)), (1, 10));
+    assert_eq!((few.tables[0].differences.len(), pairs(&few)), (1, 15));
     let (mut record, accompanying) = common::split("lwf", 1, 20);
     record.provenance.manifest_hash = "another".into();
     runs.push((record, accompanying));
     let many = Report::new(runs).unwrap();
-    assert_eq!(pairs(&many), 5);
+    assert_eq!(pairs(&many), 6);
     let text = many.terminal(100);
     let lines = text.lines().skip_while(|line| !line.starts_with("paired"));
     let lines: Vec<_> = lines.take_while(|line| !line.is_empty()).collect();
@@ -487,6 +488,7 @@ fn many_rows_are_compared_with_the_best_that_is_no_reference() {
     er − mir            +3.33 ±9.49  (n=3) n.s.
     er − derpp                +5.00  (n=3) the same in every seed
     er − lwf                      –  no stream in common; 1 seed on other streams
+    er − agem                +50.00  (n=3) the same in every seed
     er − finetune            +62.50  (n=3) the same in every seed
     "#);
     insta::assert_snapshot!(many.csv_paired().unwrap(), @r#"
@@ -495,6 +497,7 @@ fn many_rows_are_compared_with_the_best_that_is_no_reference() {
     cifar100,split-2,accuracy/last/sample-weighted,A_last,er,mir,3,0.033333333333333326,0.038188130791298645,0.09486457583991906,not-significant,0
     cifar100,split-2,accuracy/last/sample-weighted,A_last,er,derpp,3,0.05000000000000001,0,,constant,0
     cifar100,split-2,accuracy/last/sample-weighted,A_last,er,lwf,0,,,,no-pairs,1
+    cifar100,split-2,accuracy/last/sample-weighted,A_last,er,agem,3,0.5,0,,constant,0
     cifar100,split-2,accuracy/last/sample-weighted,A_last,er,finetune,3,0.625,0,,constant,0
     "#);
     let json: serde_json::Value = serde_json::from_str(&many.json().unwrap()).unwrap();

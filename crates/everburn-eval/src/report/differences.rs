@@ -4,7 +4,7 @@ use super::{Column, Row, Run, Table, chosen};
 use crate::{Paired, StreamValue, Summary, Verdict, format};
 
 /// Up to so many rows are compared each with each; more of them with the best row only.
-const EACH_WITH_EACH: usize = 5;
+const EACH_WITH_EACH: usize = 6;
 
 /// The note where the interval holds 0.
 pub(super) const NOT_SIGNIFICANT: &str = "n.s.";
@@ -18,7 +18,7 @@ pub(super) const OTHER_STREAMS: &str = "on other streams";
 pub struct Differences {
     /// The metric.
     pub column: Column,
-    /// The pairs: better first by the means, up to five rows each with each, of more rows the best
+    /// The pairs: better first by the means, up to six rows each with each, of more rows the best
     /// (offline references aside) with all others.
     pub pairs: Vec<Pair>,
 }
