@@ -7,7 +7,9 @@ use std::process::Command;
 mod sources;
 
 fn main() -> std::io::Result<()> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    // At run time: this program may have been compiled in another checkout.
+    let own = std::env::var("CARGO_MANIFEST_DIR").map_err(std::io::Error::other)?;
+    let root = Path::new(&own).join("..");
     let parts = sources::parts(&root)?;
     println!(
         "cargo:rustc-env=EVERBURN_CODE={}",
@@ -19,6 +21,10 @@ fn main() -> std::io::Result<()> {
     println!(
         "cargo:rustc-env=EVERBURN_RUSTC={}",
         version.unwrap_or_default()
+    );
+    println!(
+        "cargo:rustc-env=EVERBURN_ROOT={}",
+        env!("CARGO_MANIFEST_DIR")
     );
     for part in &parts {
         println!("cargo:rerun-if-changed={}", root.join(part).display());

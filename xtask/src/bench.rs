@@ -20,7 +20,7 @@ use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use crate::cli::BenchOptions;
-use crate::code::{CODE, COMMIT, RUSTC, dirty};
+use crate::code::{CODE, RUSTC, commit, dirty};
 use crate::estimate;
 use crate::job::{Job, Shared};
 use crate::suite::Suite;
@@ -282,7 +282,7 @@ impl<'a> Bench<'a> {
             timing.peak_rss_bytes = peak_memory().max(before);
             timing.machine = Some(machine());
             timing.device = Some(self.device.clone());
-            timing.commit = COMMIT.map(str::to_owned);
+            timing.commit = commit().map(str::to_owned);
             timing.dirty = dirty();
             timing.command = Some(command(std::env::args().skip(1)));
             timing.when = now_text();
@@ -488,7 +488,7 @@ fn dry_run(
         dataset.num_classes(),
         dataset.shape(),
     );
-    text += &format!("data {}  code {}\n\n", &shared.dataset_hash[..16], CODE);
+    text += &format!("data {}  code {}\n\n", &shared.dataset_hash[..16], *CODE);
     text += "run               manifest          method      stream        seed     steps   samples     time\n";
     let mut total = 0.0;
     let mut estimates = std::collections::BTreeMap::new();

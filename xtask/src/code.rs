@@ -1,15 +1,51 @@
 //! Which code is running, as the build script found when it was compiled.
 
+use std::path::Path;
+use std::sync::LazyLock;
+
+#[path = "../build/sources.rs"]
+mod sources;
+
 /// A hash of the sources that decide a result.
-pub const CODE: &str = env!("EVERBURN_CODE");
+///
+/// Cargo does not run a build script again when two checkouts take turns in one target folder: then
+/// what it said is the other one's, and the sources are hashed now.
+pub static CODE: LazyLock<String> = LazyLock::new(|| {
+    let found = env!("EVERBURN_CODE").to_owned();
+    if is_own() {
+        return found;
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let now = sources::parts(&root).and_then(|parts| sources::hash(&root, &parts));
+    now.unwrap_or(found)
+});
 
 /// The compiler, as it calls itself: `rustc 1.95.0 (…)`.
 pub const RUSTC: &str = env!("EVERBURN_RUSTC");
 
+/// Whether the build script looked at this checkout.
+fn is_own() -> bool {
+    env!("EVERBURN_ROOT") == env!("CARGO_MANIFEST_DIR")
+}
+
 /// The commit, if this was compiled in a checkout.
-pub const COMMIT: Option<&str> = option_env!("EVERBURN_COMMIT");
+pub fn commit() -> Option<&'static str> {
+    option_env!("EVERBURN_COMMIT").filter(|_| is_own())
+}
 
 /// Whether the sources differed from the commit.
 pub fn dirty() -> bool {
-    option_env!("EVERBURN_DIRTY") == Some("true")
+    is_own() && option_env!("EVERBURN_DIRTY") == Some("true")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_code_is_that_of_this_checkout() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let now = sources::hash(&root, &sources::parts(&root).unwrap()).unwrap();
+        assert_eq!(*CODE, now);
+    }
 }

@@ -267,7 +267,7 @@ impl Shared {
             manifest_hash: self.manifest(job)?.hash(),
             dataset_hash: self.dataset_hash.clone(),
             weights_hash: Some(frozen.backbone().identity()),
-            code: CODE.to_owned(),
+            code: CODE.clone(),
             ..Provenance::default()
         };
         Ok(parts.identified(&self.describe(job, frozen)?, &self.record_settings(job)?))

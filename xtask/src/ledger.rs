@@ -118,7 +118,7 @@ fn show(paths: &[PathBuf], code: Option<&str>, markdown: bool) -> anyhow::Result
         let mut versions = ledger.versions();
         versions.retain(|version| version.code.starts_with(code.unwrap_or_default()));
         // The current one is read first, so it stands where the eye is: at the end.
-        versions.sort_by_key(|version| version.code == CODE);
+        versions.sort_by_key(|version| version.code == *CODE);
         for version in &versions {
             if groups.len() + versions.len() > 2 {
                 print(&format!("{mark}{name}: {}\n\n", heading(version)))?;
@@ -149,7 +149,7 @@ fn show(paths: &[PathBuf], code: Option<&str>, markdown: bool) -> anyhow::Result
 
 /// What a version of the runs is.
 pub fn heading(version: &Version<'_>) -> String {
-    let this = if version.code == CODE {
+    let this = if version.code == *CODE {
         " (this code)"
     } else {
         ""
@@ -182,10 +182,10 @@ fn verify(paths: &[PathBuf]) -> anyhow::Result<()> {
                 .records()
                 .filter(|r| r.provenance.code == code)
                 .count();
-            let stale = if code == CODE { "this code" } else { "stale" };
+            let stale = if code == *CODE { "this code" } else { "stale" };
             text += &format!("  {count:>5} of code {code} ({stale})\n");
         }
-        let (edited, by_other_formulas) = ledger.other_formulas(CODE);
+        let (edited, by_other_formulas) = ledger.other_formulas(&CODE);
         if by_other_formulas > 0 {
             text += &format!(
                 "  {by_other_formulas} of other code have metrics by other formulas than today's, which tables use\n"
