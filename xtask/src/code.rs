@@ -25,7 +25,8 @@ pub const RUSTC: &str = env!("EVERBURN_RUSTC");
 
 /// Whether the build script looked at this checkout.
 fn is_own() -> bool {
-    env!("EVERBURN_ROOT") == env!("CARGO_MANIFEST_DIR")
+    let (looked_at, compiled) = (env!("EVERBURN_ROOT"), env!("CARGO_MANIFEST_DIR"));
+    looked_at == compiled
 }
 
 /// The commit, if this was compiled in a checkout.
