@@ -38,15 +38,3 @@ pub fn commit() -> Option<&'static str> {
 pub fn dirty() -> bool {
     is_own() && option_env!("EVERBURN_DIRTY") == Some("true")
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_code_is_that_of_this_checkout() {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-        let now = sources::hash(&root, &sources::parts(&root).unwrap()).unwrap();
-        assert_eq!(*CODE, now);
-    }
-}

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::bail;
 use everburn::core::Error;
 use everburn::eval::{Accompanying, Ledger, Report, RunRecord, Timings, Version, format};
-use everburn::run::read_ledger;
+use everburn::run::{has_ledger, read_ledger};
 
 use crate::bench::{print, terminal_width};
 use crate::cli::LedgerCommand;
@@ -66,14 +66,6 @@ pub fn read(paths: &[PathBuf]) -> anyhow::Result<Group> {
         ledger,
         timings,
     })
-}
-
-fn has_ledger(path: &Path) -> bool {
-    let is_ledger = |name: &str| name.starts_with("ledger") && name.ends_with(".jsonl");
-    match path.read_dir() {
-        Ok(entries) => (entries.flatten()).any(|e| is_ledger(&e.file_name().to_string_lossy())),
-        Err(_) => path.is_file(),
-    }
 }
 
 /// The ledgers that are named, as one; or else those below `runs`, one by one.

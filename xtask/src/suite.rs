@@ -397,6 +397,11 @@ mod tests {
         assert_eq!(parse_seeds("0..3").unwrap(), [0, 1, 2]);
         assert_eq!(parse_seeds("7, 9").unwrap(), [7, 9]);
         assert!(parse_seeds("3..3").is_err() && parse_seeds("a").is_err());
+        let options = BenchOptions {
+            seeds: Some("4,1,4".into()),
+            ..BenchOptions::default()
+        };
+        assert_eq!(Suite::new(&options).unwrap().seeds, [4, 1]);
     }
 
     #[test]

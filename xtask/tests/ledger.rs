@@ -167,6 +167,35 @@ fn results_of_other_settings_are_kept_and_not_shown() {
     assert_eq!(text.matches("epochs=").count(), 2, "{text}");
 }
 
+/// How a stream is tested on the way decides nothing where it is not: there the run stays the same one.
+#[test]
+fn only_runs_that_are_tested_on_the_way_begin_anew_with_other_tests() {
+    let runs = tempfile::tempdir().unwrap();
+    out(&bench(runs.path(), &[]));
+    let output = bench(runs.path(), &["--evaluations", "7", "--prequential"]);
+    out(&output);
+    let error = String::from_utf8_lossy(&output.stderr);
+    let done: Vec<&str> = (error.lines())
+        .filter(|line| line.contains("already done"))
+        .collect();
+    assert_eq!(done.len(), 4, "{error}");
+    assert!(done.iter().all(|line| line.contains("split-2")), "{error}");
+}
+
+/// A crash after the ledger's line leaves a checkpoint, which the next bench removes.
+#[test]
+fn a_checkpoint_beside_a_finished_run_goes_away() {
+    let runs = tempfile::tempdir().unwrap();
+    out(&single(runs.path(), &["--seeds", "1"]));
+    let mut ledger = Ledger::default();
+    ledger.read("ledger", ledger_text(runs.path()).as_bytes());
+    let id = &ledger.records().next().unwrap().provenance.run_id;
+    let checkpoint = runs.path().join("small").join(id).join("checkpoint");
+    fs::write(&checkpoint, "left over").unwrap();
+    out(&single(runs.path(), &["--seeds", "1"]));
+    assert!(!checkpoint.exists());
+}
+
 #[test]
 fn a_line_that_a_crash_lost_is_appended_and_a_run_without_folder_is_done() {
     let runs = tempfile::tempdir().unwrap();

@@ -1,7 +1,7 @@
 //! Where learners are tested: devices, small backbones, toy images and toy streams.
 
 use everburn_backend::{Device, DeviceChoice, DeviceKind};
-use everburn_core::{ClassId, ImageShape, Images, Key, Result, SeenClasses};
+use everburn_core::{ClassId, Error, ImageShape, Images, Key, Result, SeenClasses, TaskId};
 use everburn_nn::vit::VitConfig;
 use everburn_nn::{Backbone, Frozen, Normalise, Tuning};
 use everburn_run::{Labelled, Material};
@@ -109,7 +109,7 @@ impl Flow {
 /// which is off by at most 24 of 255.
 ///
 /// # Errors
-/// Never, with fewer than 2^32 images.
+/// If the shape has no pixels.
 pub fn toy_images(
     shape: ImageShape,
     classes: &[(u32, usize)],
@@ -142,7 +142,7 @@ impl Toy {
     /// A stream of tasks, each with so many images of each of its classes, in mixed order.
     ///
     /// # Errors
-    /// Never, with fewer than 2^32 images.
+    /// If the shape has no pixels.
     pub fn new(shape: ImageShape, flow: Flow, tasks: &[&[(u32, usize)]]) -> Result<Self> {
         let key = Key::from_seed(3).child("toy");
         let mut train = (Images::empty(shape), Vec::new());
@@ -239,12 +239,15 @@ impl Toy {
         &self.test.0
     }
 
-    /// The test images of one task's classes.
+    /// The test images of one task's classes, with their places in [`probe`](Self::probe).
     ///
     /// # Errors
     /// If there is no such task.
-    pub fn probe_of(&self, task: usize) -> Result<(Vec<usize>, Images)> {
-        let classes = &self.manifest.tasks[task].classes;
+    pub fn probe_of(&self, task: TaskId) -> Result<(Vec<usize>, Images)> {
+        let tasks = self.manifest.tasks.len();
+        let found = self.manifest.task(task);
+        let found = found.ok_or_else(|| Error::input("task", task, format!("below {tasks}")))?;
+        let classes = &found.classes;
         let of_task = |index: &usize| classes.contains(&self.test.1[*index]);
         let chosen: Vec<usize> = (0..self.test.1.len()).filter(of_task).collect();
         let images = self.test.0.select(&chosen)?;

@@ -17,15 +17,14 @@
 //! A learner that is no registered [`Method`](everburn_nn::Method) is built by a function:
 //!
 //! ```
-//! use everburn_conformance::{RULES, Subject};
-//! # use everburn_core::*;
-//! # #[derive(Clone)] struct Mine;
-//! let subject = Subject::new("mine", |lab, key| everburn_simplecil(lab, key));
-//! # fn everburn_simplecil(_: &everburn_conformance::Lab, _: Key) -> Result<Box<dyn Learner>> {
-//! #     Err(Error::unsupported("mine", "an example"))
-//! # }
-//! let report = everburn_conformance::check(&subject, &RULES[0]);
-//! assert!(report.unwrap_err().contains("an example"));
+//! use everburn_conformance::{Lab, RULES, Subject, check};
+//! use everburn_core::{Error, Key, Learner, Result};
+//!
+//! fn build(_lab: &Lab, _key: Key) -> Result<Box<dyn Learner>> {
+//!     Err(Error::unsupported("mine", "not written yet"))
+//! }
+//! let broken = check(&Subject::new("mine", build), &RULES[0]).unwrap_err();
+//! assert!(broken.contains("not written yet"));
 //! ```
 
 mod case;

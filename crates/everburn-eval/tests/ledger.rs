@@ -314,3 +314,26 @@ proptest! {
         prop_assert_eq!(merged.to_text(), whole.to_text());
     }
 }
+
+/// In whatever order their ids stand, runs are compared with those that differ least.
+#[test]
+fn a_diff_pairs_the_nearest() {
+    let of = |code: &str, buffer: u32| {
+        let mut record = record("er", 1, 30);
+        record.provenance.code = code.to_owned();
+        with(record, json!({ "er": { "buffer": buffer, "rate": 0.1 } }))
+    };
+    for others in [100..140, 300..340] {
+        for other in others {
+            let left = read(&line(&of("old", 200)));
+            let right = read(&(line(&of("new", 200)) + &line(&of("new", other))));
+            let diff = left.diff(&right);
+            let changed: Vec<String> = (diff.changed.iter())
+                .flat_map(|(a, b)| a.changes(b))
+                .map(|change| change.to_string())
+                .collect();
+            assert_eq!(changed, ["code old → new"], "{other}");
+            assert_eq!(diff.only_right.len(), 1);
+        }
+    }
+}

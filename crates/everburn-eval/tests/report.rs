@@ -545,3 +545,23 @@ fn csv_of_classes() {
     cifar100,split-2,slca,,vit-tiny,adapter,cpu,cpu,1,slca-1,1,30,40,0.75
     "#);
 }
+
+/// Under one name and stream, but on other images: numbers of the two must not be averaged or paired.
+#[test]
+fn other_images_under_the_same_name_are_another_table() {
+    let run = |method: &str, seed: u64, data: &str| {
+        let (mut record, accompanying) = common::split(method, seed, 30);
+        record.provenance.dataset_hash = data.repeat(8);
+        (record, accompanying)
+    };
+    let runs = vec![run("er", 1, "ab"), run("er", 2, "cd"), run("mir", 2, "cd")];
+    let report = Report::new(runs).unwrap();
+    let rows: Vec<usize> = report.tables.iter().map(|table| table.rows.len()).collect();
+    assert_eq!(rows, [1, 2]);
+    let text = report.terminal(100);
+    for name in ["(data abababab)", "(data cdcdcdcd)"] {
+        assert!(text.contains(name), "{text}");
+    }
+    let alone = Report::new(vec![run("er", 1, "ab")]).unwrap();
+    assert!(!alone.terminal(100).contains("(data"));
+}

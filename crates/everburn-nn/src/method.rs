@@ -10,7 +10,10 @@ use crate::{Frozen, Setting};
 ///
 /// ```
 /// use everburn_core::Learner;
-/// # fn build(_: Recipe, _: Frozen, _: everburn_core::Key) -> everburn_core::Result<Box<dyn Learner>> { unimplemented!() }
+/// # use everburn_core::{Error, Key, Result};
+/// # fn build(_: Recipe, _: Frozen, _: Key) -> Result<Box<dyn Learner>> {
+/// #     Err(Error::unsupported("mine", "an example"))
+/// # }
 /// use everburn_nn::{Frozen, Method, Recipe, Setting, Tuning, from_value, to_value};
 ///
 /// const METHOD: Method = Method {

@@ -287,8 +287,8 @@ impl Trainee {
     /// `online_updates` times on a single-pass stream, each time with a key of its own.
     ///
     /// # Errors
-    /// If the batch holds no image or another number of labels, `update` fails, or a loss is not a number (a diverged network would
-    /// go on in silence); `method` is the name for errors.
+    /// If the batch holds no image or another number of labels, `update` fails, or a loss is not a
+    /// number (a diverged network would go on in silence); `method` is the name for errors.
     pub fn observe(
         &mut self,
         method: &str,

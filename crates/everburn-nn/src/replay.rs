@@ -10,7 +10,6 @@ use crate::{Classifier, Frozen, Network, Recipe, Trainee};
 pub struct Replay {
     trainee: Trainee,
     memory: Reservoir,
-    empty: Reservoir,
 }
 
 impl Replay {
@@ -20,12 +19,7 @@ impl Replay {
     /// If a setting is wrong.
     pub fn new(recipe: Recipe, memory: Reservoir, frozen: Frozen, key: Key) -> Result<Self> {
         let trainee = Trainee::new(recipe, frozen, key)?;
-        let empty = memory.clone();
-        Ok(Self {
-            trainee,
-            memory,
-            empty,
-        })
+        Ok(Self { trainee, memory })
     }
 
     /// With another classifier than the linear one; to be called before any class has been seen.
@@ -105,7 +99,7 @@ impl Replay {
     /// # Errors
     /// If it does not fit; nothing is changed then.
     pub fn restore(&mut self, state: &State) -> Result<()> {
-        let mut memory = self.empty.clone();
+        let mut memory = self.memory.clone();
         memory.restore(&state.below("memory"))?;
         self.trainee.restore(state)?;
         self.memory = memory;

@@ -20,7 +20,7 @@ pub use machine::{peak_memory, reset_peak_memory};
 pub use partition::Partition;
 pub use plan::{Plan, PlannedStage};
 pub use runner::{Labelled, Material, Outcome, Progress, Runner, Settings};
-pub use suite_folder::{SuiteFolder, read_ledger};
+pub use suite_folder::{SuiteFolder, has_ledger, read_ledger};
 
 #[doc = include_str!("../README.md")]
 #[cfg(doctest)]

@@ -105,6 +105,11 @@ pub fn read_ledger(path: &Path) -> Result<(Ledger, Timings)> {
     Ok((ledger, timings))
 }
 
+/// Whether a path is a file, or a folder with a ledger in it.
+pub fn has_ledger(path: &Path) -> bool {
+    path.is_file() || ledgers(path).is_ok_and(|files| !files.is_empty())
+}
+
 /// The ledgers in a folder, by name.
 fn ledgers(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();

@@ -95,8 +95,7 @@ pub(super) fn budget(case: &Case<'_>) -> Result<(), Violation> {
                 format!("`{name}` holds exemplars without saying how many, and how many at most")
             })?;
             if held.images > held.budget {
-                let Violation(over) = over(name, held.images, held.budget);
-                return Err(Violation(over));
+                return Err(over(name, held.images, held.budget));
             }
             images += held.images;
             allowed += held.budget;

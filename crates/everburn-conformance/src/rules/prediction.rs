@@ -1,4 +1,4 @@
-use everburn_core::{Learner, Output};
+use everburn_core::{Learner, Output, TaskId};
 
 use crate::case::{SEED, USUAL};
 use crate::lab::Toy;
@@ -102,8 +102,8 @@ pub(super) fn task_identity(case: &Case<'_>) -> Result<(), Violation> {
 fn same_for_every_task(case: &Case<'_>, learner: &dyn Learner, toy: &Toy) -> Result<(), Violation> {
     let together = learner.predict(toy.probe())?;
     let expected: Vec<&[f32]> = together.rows().collect();
-    for task in 0..USUAL.len() {
-        let (chosen, images) = toy.probe_of(task)?;
+    for task in 0..USUAL.len() as u32 {
+        let (chosen, images) = toy.probe_of(TaskId(task))?;
         let asked = |learner: &dyn Learner, what: &str| -> Result<(), Violation> {
             let output = learner.predict(&images)?;
             for (row, image) in rows(&output, &together, what)?.into_iter().zip(&chosen) {
