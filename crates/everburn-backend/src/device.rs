@@ -231,6 +231,19 @@ fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
+/// Makes the calling thread one of those that compute on the CPU, for the rest of the process; a program
+/// calls it once, first thing in `main`, on the thread that will drive its learners.
+///
+/// Otherwise that thread waits while as many others as there are cores do its work, and a short
+/// operation costs a waking up of each. Results are the same. Does nothing where the pool of threads
+/// (rayon's global one) is already there.
+pub fn use_this_thread() {
+    // Its only error is that somebody has built the pool before.
+    let _ = rayon::ThreadPoolBuilder::new()
+        .use_current_thread()
+        .build_global();
+}
+
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 fn named(kind: DeviceKind, devices: Vec<Device>) -> impl Iterator<Item = DeviceInfo> {
     let describe = move |(index, device): (usize, Device)| DeviceInfo {

@@ -2,10 +2,8 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::activation::log_softmax;
-use burn::tensor::module::{batch_norm, batch_norm_train, conv2d, layer_norm, linear};
-use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Device, Int, Tensor};
-use everburn_backend::random;
+use everburn_backend::{kernels, random};
 use everburn_core::Key;
 
 /// y = x·W + b. PyTorch stores the transpose, `[out, in]`; the weight loader turns it.
@@ -39,7 +37,7 @@ impl Linear {
 
     /// `[.., in]` to `[.., out]`.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        linear(x, self.weight.val(), Some(self.bias.val()))
+        kernels::linear(x, self.weight.val(), self.bias.val())
     }
 }
 
@@ -66,7 +64,7 @@ impl LayerNorm {
 
     /// Any `[.., dim]` to the same.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        layer_norm(x, self.weight.val(), Some(self.bias.val()), Self::EPSILON)
+        kernels::layer_norm(x, self.weight.val(), self.bias.val(), Self::EPSILON)
     }
 }
 
@@ -114,9 +112,11 @@ impl Conv2d {
 
     /// `[batch, in, height, width]` to `[batch, out, height', width']`.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let options = ConvOptions::new([self.stride; 2], [self.padding; 2], [1, 1], 1);
-        let bias = self.bias.as_ref().map(Param::val);
-        conv2d(x, self.weight.val(), bias, options)
+        let y = kernels::conv2d(x, self.weight.val(), self.stride, self.padding);
+        match &self.bias {
+            Some(bias) => y + bias.val().reshape([1, -1, 1, 1]),
+            None => y,
+        }
     }
 }
 
@@ -176,15 +176,15 @@ impl BatchNorm2d {
         match norm {
             Norm::Eval => {
                 let (mean, variance) = (self.running_mean.val(), self.running_var.val());
-                batch_norm(x, weight, bias, mean, variance, Self::EPSILON)
+                kernels::batch_norm(x, [weight, bias], [mean, variance], Self::EPSILON)
             }
             Norm::Train(statistics) => {
                 let [batch, _, height, width] = x.dims();
                 let n = (batch * height * width) as f64;
-                let out = batch_norm_train(x, weight, bias, Self::EPSILON);
+                let out = kernels::batch_norm_train(x, weight, bias, Self::EPSILON);
                 statistics.push(BatchStatistics {
-                    mean: out.mean.without_autodiff(),
-                    variance: (out.variance.without_autodiff()).mul_scalar(n / (n - 1.0).max(1.0)),
+                    mean: out.mean,
+                    variance: out.variance.mul_scalar(n / (n - 1.0).max(1.0)),
                 });
                 out.output
             }

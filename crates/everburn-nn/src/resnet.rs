@@ -2,8 +2,8 @@
 //! al.'s network down to a 3×3 stem, no max-pooling and `nf` filters in the first stage.
 
 use burn::module::Module;
-use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
+use everburn_backend::kernels::{add, relu};
 use everburn_core::{Checker, Key, Result};
 
 use crate::layers::{BatchNorm2d, BatchStatistics, Conv2d, Norm};
@@ -49,7 +49,7 @@ impl BasicBlock {
             Some((conv, bn)) => bn.forward(conv.forward(x), norm),
             None => x,
         };
-        relu(inner + shortcut)
+        relu(add(inner, shortcut))
     }
 
     /// In the order in which `forward` uses them.

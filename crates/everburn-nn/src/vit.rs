@@ -1,11 +1,8 @@
 //! The Vision Transformer (Dosovitskiy et al., ICLR 2021) in timm's layout.
 
 use burn::module::{Module, Param};
-use burn::tensor::activation::{gelu, softmax};
-use burn::tensor::module::attention;
-use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Device, Tensor};
-use everburn_backend::random;
+use everburn_backend::{kernels, random};
 use everburn_core::{Checker, Error, Key, Result};
 use serde::{Deserialize, Serialize};
 
@@ -125,24 +122,7 @@ pub struct Attention {
 impl Attention {
     /// `[batch, tokens, dim]` to the same.
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let [batch, tokens, dim] = x.dims();
-        let (heads, head_dim) = (self.heads, dim / self.heads);
-        // [batch, tokens, 3D] -> [3, batch, heads, tokens, d]
-        let qkv = (self.qkv.forward(x))
-            .reshape([batch, tokens, 3, heads, head_dim])
-            .permute([2, 0, 3, 1, 4]);
-        let part = |index: usize| -> Tensor<4> {
-            (qkv.clone().narrow(0, index, 1)).reshape([batch, heads, tokens, head_dim])
-        };
-        let (q, k, v) = (part(0), part(1), part(2));
-        let out = if q.is_autodiff() {
-            let scale = (head_dim as f64).powf(-0.5);
-            softmax(q.mul_scalar(scale).matmul(k.swap_dims(2, 3)), 3).matmul(v)
-        } else {
-            // No tape: the fused kernel need not keep the attention matrix.
-            attention(q, k, v, None, None, AttentionModuleOptions::default())
-        };
-        let joined = out.swap_dims(1, 2).reshape([batch, tokens, dim]);
+        let joined = kernels::self_attention(self.qkv.forward(x), self.heads);
         self.proj.forward(joined)
     }
 }
@@ -159,7 +139,7 @@ pub struct Mlp {
 impl Mlp {
     /// `[batch, tokens, dim]` to the same.
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        self.fc2.forward(gelu(self.fc1.forward(x)))
+        self.fc2.forward(kernels::gelu(self.fc1.forward(x)))
     }
 }
 
@@ -197,8 +177,10 @@ impl Block {
 
     /// `[batch, tokens, dim]` to the same.
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let x = x.clone() + self.attn.forward(self.norm1.forward(x));
-        x.clone() + self.mlp.forward(self.norm2.forward(x))
+        let change = self.attn.forward(self.norm1.forward(x.clone()));
+        let x = kernels::add(x, change);
+        let change = self.mlp.forward(self.norm2.forward(x.clone()));
+        kernels::add(x, change)
     }
 }
 
