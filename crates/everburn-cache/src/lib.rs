@@ -27,6 +27,7 @@ mod notes;
 mod overview;
 mod positioned;
 mod segment;
+mod state;
 mod store;
 
 pub use lock::Computing;
