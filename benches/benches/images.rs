@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use everburn::core::ImageShape;
-use everburn::data::{Filter, Preprocess, Raster, Resizer, Size, load_digits};
+use everburn::data::{Filter, LoadOptions, Preprocess, Raster, Resizer, Size, load_digits};
 use everburn_benches::noise;
 
 // Synthetic: noise of five scales on top of each other, saved by Pillow with quality 90,
@@ -51,6 +51,20 @@ fn images(c: &mut Criterion) {
     group.bench_function("load digits/resize-32/1797", |b| {
         b.iter(|| load_digits(&preprocess).unwrap());
     });
+    // A batch at a time, out of memory and out of a temporary file.
+    group.throughput(Throughput::Elements(64));
+    for (place, memory_budget) in [("memory", None), ("disk", Some(0))] {
+        let options = LoadOptions {
+            preprocess,
+            memory_budget,
+            spool_dir: None,
+        };
+        let images = load_digits(options).unwrap().train.images;
+        let chosen: Vec<usize> = (0..64).map(|i| i * 389 % images.len()).collect();
+        group.bench_function(format!("select/{place}/64"), |b| {
+            b.iter(|| images.select(black_box(&chosen)).unwrap());
+        });
+    }
     group.finish();
 }
 

@@ -19,7 +19,7 @@ const PREDICTED: usize = 256;
 fn batch(split: &Split, first: usize, stage: &Stage) -> Batch {
     let indices: Vec<usize> = (first..first + stage.batch).collect();
     let Split { images, labels } = split.select(&indices).unwrap();
-    Batch::new(images, labels, stage.view).unwrap()
+    Batch::new(images.to_images().unwrap(), labels, stage.view).unwrap()
 }
 
 fn step(index: usize) -> Step {
@@ -61,7 +61,9 @@ fn learners(c: &mut Criterion) {
     let predicted = test
         .select(&(0..PREDICTED).collect::<Vec<_>>())
         .unwrap()
-        .images;
+        .images
+        .to_images()
+        .unwrap();
     frozen.warm(&observed.images, |_, _| true).unwrap();
     frozen.warm(&predicted, |_, _| true).unwrap();
     let mut group = c.benchmark_group("learner");

@@ -1,11 +1,16 @@
-//! From labels to a manifest, its check and its hash, at sizes beyond today's data sets.
+//! From labels to a manifest, its check and its hash, at sizes beyond today's data sets; and the plan
+//! of a run, whose time should not grow with the stream.
 
 use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use everburn::core::Key;
+use everburn::methods::method;
+use everburn::nn::Setting;
+use everburn::run::Plan;
 use everburn::stream::scenario;
-use everburn_benches::labels;
+use everburn_benches::{device, embedded, labels};
 
 const CLASSES: usize = 1000;
 
@@ -32,6 +37,15 @@ fn streams(c: &mut Criterion) {
     group.bench_function("hash/si-blurry/1M", |b| b.iter(|| manifest.hash()));
     group.bench_function("validate/si-blurry/1M", |b| {
         b.iter(|| manifest.validate(black_box(&labels)).unwrap());
+    });
+    let finetune = method("finetune").unwrap();
+    let settings = finetune.settings(&Setting::default(), &Default::default());
+    let frozen = embedded(&device());
+    let learner = finetune.build(settings.unwrap(), frozen, Key::from_seed(0));
+    let learner = learner.unwrap();
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("plan/finetune/si-blurry/1M", |b| {
+        b.iter(|| Plan::new(learner.as_ref(), black_box(&manifest), &labels).unwrap());
     });
     group.finish();
 }

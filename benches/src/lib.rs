@@ -2,7 +2,7 @@
 
 use everburn::backend::{Device, DeviceChoice};
 use everburn::core::{ClassId, ImageShape, Images};
-use everburn::data::{Dataset, load_digits};
+use everburn::data::{Dataset, Preprocess, load_digits};
 use everburn::nn::{Backbone, Frozen};
 
 /// The size of image that the embedded backbone takes.
@@ -48,5 +48,5 @@ pub fn labels(count: usize, classes: u32) -> Vec<ClassId> {
 /// # Panics
 /// If the crate was built from a damaged file.
 pub fn digits() -> Dataset {
-    load_digits(&"resize-32".parse().unwrap()).unwrap()
+    load_digits(&"resize-32".parse::<Preprocess>().unwrap()).unwrap()
 }

@@ -387,10 +387,12 @@ fn exact_device(choice: DeviceChoice) -> String {
 
 /// The command without what changes no result.
 fn command(arguments: impl Iterator<Item = String>) -> String {
-    const LEFT_OUT: [&str; 4] = [
+    const LEFT_OUT: [&str; 6] = [
         "--partition",
         "--runs-dir",
         "--data-dir",
+        "--memory-budget",
+        "--spool-dir",
         "--checkpoint-secs",
     ];
     let mut words = vec!["cargo xtask".to_owned()];
@@ -556,8 +558,8 @@ mod tests {
 
     #[test]
     fn the_command_is_kept_without_what_changes_no_result() {
-        let words =
-            "bench --partition 2/3 --seeds 0..3 --runs-dir=/tmp/x --set er.buffer=200 --data-dir d";
+        let words = "bench --partition 2/3 --seeds 0..3 --runs-dir=/tmp/x --set er.buffer=200 --data-dir d \
+             --memory-budget 512";
         let kept = command(words.split(' ').map(str::to_owned));
         assert_eq!(kept, "cargo xtask bench --seeds 0..3 --set er.buffer=200");
         let quoted = command(["--set", "*.rule={a=\"b\"}"].map(str::to_owned).into_iter());

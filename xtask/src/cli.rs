@@ -68,6 +68,13 @@ pub struct BenchOptions {
     /// The folder that holds the data set's own folder.
     #[arg(long)]
     pub data_dir: Option<PathBuf>,
+    /// MiB of images that may stay in memory; a training or test set for which that is too little
+    /// lies in a temporary file. Changes no result.
+    #[arg(long, value_name = "MIB")]
+    pub memory_budget: Option<u64>,
+    /// The folder of that file, if it is not to be the system's for temporary files.
+    #[arg(long)]
+    pub spool_dir: Option<PathBuf>,
     /// How images are brought to the backbone's size: native, rgb, resize-32, resize-224, …
     #[arg(long)]
     pub preprocess: Option<String>,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::Context as _;
 use everburn::backend::Device;
 use everburn::core::{Error, Key, Learner, Result};
-use everburn::data::{Dataset, Holdout, Preprocess, load};
+use everburn::data::{Dataset, Holdout, LoadOptions, load};
 use everburn::eval::{Provenance, RunDescription, StreamKind};
 use everburn::methods::method;
 use everburn::nn::{Backbone, Frozen, Normalise, Tuning, WeightFile};
@@ -67,7 +67,7 @@ impl Shared {
             BackboneChoice::ResNet18(_) => None,
         };
         Ok(Self {
-            dataset_hash: dataset.identity(),
+            dataset_hash: dataset.identity()?,
             pretrained: pretrained.map(|backbone| Frozen::new(backbone, &device)),
             suite,
             dataset,
@@ -304,8 +304,12 @@ fn without_nulls(value: &Value) -> Value {
 }
 
 fn load_dataset(suite: &Suite) -> anyhow::Result<Dataset> {
-    let preprocess: Preprocess = suite.preprocess.parse()?;
-    let mut dataset = load(&suite.dataset, suite.data_dir.as_deref(), &preprocess)?;
+    let options = LoadOptions {
+        preprocess: suite.preprocess.parse()?,
+        memory_budget: suite.memory_budget,
+        spool_dir: suite.spool_dir.clone(),
+    };
+    let mut dataset = load(&suite.dataset, suite.data_dir.as_deref(), options)?;
     if let Some(fraction) = suite.holdout {
         dataset = dataset.holdout(
             Holdout::Fraction(fraction),

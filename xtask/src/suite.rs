@@ -101,6 +101,9 @@ pub struct Suite {
     pub name: String,
     pub dataset: String,
     pub data_dir: Option<PathBuf>,
+    /// Bytes of images that may stay in memory.
+    pub memory_budget: Option<u64>,
+    pub spool_dir: Option<PathBuf>,
     pub preprocess: String,
     pub backbone: BackboneChoice,
     pub tuning: Tuning,
@@ -192,6 +195,8 @@ impl Suite {
         let mut suite = Self {
             name: text(&options.name, file.name, &default_name),
             data_dir: options.data_dir.clone(),
+            memory_budget: options.memory_budget.map(|mib| mib.saturating_mul(1 << 20)),
+            spool_dir: options.spool_dir.clone(),
             preprocess,
             tuning,
             device: text(&options.device, file.device, "cpu").parse()?,

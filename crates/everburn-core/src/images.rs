@@ -109,6 +109,26 @@ impl Images {
         }
     }
 
+    /// Makes room for so many more images, and for no more than these.
+    ///
+    /// # Errors
+    /// If there is not enough memory.
+    pub fn reserve(&mut self, images: usize) -> Result<()> {
+        let bytes = images.checked_mul(self.shape.bytes());
+        let reserved = bytes.is_some_and(|bytes| {
+            self.pixels.try_reserve_exact(bytes).is_ok()
+                && self.keys.try_reserve_exact(images).is_ok()
+        });
+        if reserved {
+            return Ok(());
+        }
+        let room = format!("room for {images} images of {}", self.shape);
+        Err(Error::other(
+            room,
+            "not enough memory; choose a smaller size or fewer images",
+        ))
+    }
+
     /// The size of each image.
     pub fn shape(&self) -> ImageShape {
         self.shape
@@ -228,5 +248,9 @@ mod tests {
         let other = Images::new(ImageShape::new(2, 1, 1), vec![0, 1]).unwrap();
         assert!(images.clone().extend(&other).is_err());
         assert!(images.clone().replace(1, &images, 0).is_err());
+        for most in [usize::MAX, usize::MAX / 2 - 1] {
+            let error = images.clone().reserve(most).unwrap_err().to_string();
+            assert!(error.contains("not enough memory"), "{error}");
+        }
     }
 }

@@ -29,6 +29,7 @@ mod config;
 mod error;
 mod footprint;
 mod ids;
+mod image_source;
 mod images;
 mod key;
 mod learner;
@@ -39,6 +40,7 @@ pub use config::Checker;
 pub use error::{Error, Result, nearest};
 pub use footprint::{Footprint, Held, Kind, Memory};
 pub use ids::{ClassId, SeenClasses, TaskId};
+pub use image_source::ImageSource;
 pub use images::{ImageKey, ImageShape, Images};
 pub use key::{Key, Rng};
 pub use learner::{

@@ -1,13 +1,17 @@
 //! CIFAR-10 and CIFAR-100 in their binary versions (Krizhevsky 2009): records of one or two label
 //! bytes and 3,072 pixels, the planes R, G and B one after the other, each 32×32 in rows.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use everburn_core::{ClassId, Error, ImageShape, Images, Result};
+use everburn_core::{ClassId, Error, ImageShape, Result};
 use rayon::prelude::*;
 
 use crate::catalogue::{CIFAR_10, CIFAR_100};
-use crate::{Dataset, Preprocess, Split, files, names};
+use crate::preprocess::Pipeline;
+use crate::sink::{Room, chunk};
+use crate::{Dataset, LoadOptions, Split, files, names};
 
 const SHAPE: ImageShape = ImageShape::new(32, 32, 3);
 const PLANE: usize = 32 * 32;
@@ -78,40 +82,84 @@ impl Layout {
     }
 }
 
-/// The checked records of one file.
+/// A file of records, read some at a time.
+struct RecordFile {
+    source: File,
+    path: PathBuf,
+    layout: Layout,
+    /// How many records it has.
+    count: usize,
+    /// How many of them have been read.
+    read: usize,
+}
+
+impl RecordFile {
+    /// Opens a file and checks its size.
+    fn open(path: &Path, layout: Layout) -> Result<Self> {
+        let fault = |e: std::io::Error| files::unreadable(path, &e);
+        let source = File::open(path).map_err(fault)?;
+        let bytes = source.metadata().map_err(fault)?.len();
+        let record = layout.record() as u64;
+        let (count, rest) = (bytes / record, bytes % record);
+        if bytes == 0 || rest != 0 {
+            return Err(Error::input(
+                format!("{}: size", files::show(path)),
+                format!("{bytes} bytes ({count} records and {rest} bytes)"),
+                format!("a whole number of {record}-byte records, at least one"),
+            ));
+        }
+        let count = usize::try_from(count).map_err(|e| Error::other(files::show(path), e))?;
+        Ok(Self {
+            source,
+            path: path.to_owned(),
+            layout,
+            count,
+            read: 0,
+        })
+    }
+
+    /// The next records, at most so many, with their labels checked; `None` after the last.
+    fn next(&mut self, most: usize) -> Result<Option<Records>> {
+        let count = most.min(self.count - self.read);
+        if count == 0 {
+            return Ok(None);
+        }
+        let (mut bytes, layout) = (vec![0; count * self.layout.record()], self.layout);
+        let read = self.source.read_exact(&mut bytes);
+        read.map_err(|e| files::unreadable(&self.path, &e))?;
+        let records = Records { bytes, layout };
+        records.check(&self.path, self.read)?;
+        self.read += count;
+        Ok(Some(records))
+    }
+}
+
+/// Records with checked labels.
 pub(crate) struct Records {
     bytes: Vec<u8>,
     layout: Layout,
 }
 
 impl Records {
-    /// Reads a file and checks its size and every label.
+    /// Reads a whole file and checks its size and every label.
     pub(crate) fn read(path: &Path, layout: Layout) -> Result<Self> {
-        let bytes = files::read(path)?;
-        let records = Self { bytes, layout };
-        records.check(&files::show(path))?;
-        Ok(records)
+        let mut file = RecordFile::open(path, layout)?;
+        let none = Self {
+            bytes: Vec::new(),
+            layout,
+        };
+        Ok(file.next(file.count)?.unwrap_or(none))
     }
 
-    fn check(&self, file: &str) -> Result<()> {
+    /// Checks the labels; `before` records of the file came before these.
+    fn check(&self, path: &Path, before: usize) -> Result<()> {
         let record = self.layout.record();
-        let (bytes, rest) = (self.bytes.len(), self.bytes.len() % record);
-        if bytes == 0 || rest != 0 {
-            return Err(Error::input(
-                format!("{file}: size"),
-                format!(
-                    "{bytes} bytes ({} records and {rest} bytes)",
-                    bytes / record
-                ),
-                format!("a whole number of {record}-byte records, at least one"),
-            ));
-        }
-        for (index, labels) in self.bytes.chunks_exact(record).enumerate() {
+        for (index, labels) in (before..).zip(self.bytes.chunks_exact(record)) {
             for (place, (label, (what, classes))) in
                 labels.iter().zip(self.layout.labels).enumerate()
             {
                 if label >= classes {
-                    let offset = index * record + place;
+                    let (file, offset) = (files::show(path), index * record + place);
                     return Err(Error::input(
                         format!("{file}: {what} of record {index} at byte {offset}"),
                         label,
@@ -133,12 +181,10 @@ impl Records {
     }
 
     /// The pixels with interleaved channels.
-    fn append_to(&self, pixels: &mut Vec<u8>) {
-        let start = pixels.len();
+    fn pixels(&self) -> Vec<u8> {
         let (record, labels) = (self.layout.record(), self.layout.labels.len());
-        pixels.resize(start + self.bytes.len() / record * SHAPE.bytes(), 0);
-        let (_, added) = pixels.split_at_mut(start);
-        let images = added.par_chunks_exact_mut(SHAPE.bytes());
+        let mut pixels = vec![0; self.bytes.len() / record * SHAPE.bytes()];
+        let images = pixels.par_chunks_exact_mut(SHAPE.bytes());
         let records = self.bytes.par_chunks_exact(record);
         images.zip(records).for_each(|(image, record)| {
             let (_, planes) = record.split_at(labels);
@@ -149,17 +195,29 @@ impl Records {
                 *pixel = [*r, *g, *b];
             }
         });
+        pixels
     }
 }
 
-fn split(paths: &[PathBuf], layout: Layout, preprocess: &Preprocess) -> Result<Split> {
-    let (mut pixels, mut labels) = (Vec::new(), Vec::new());
-    for path in paths {
-        let records = Records::read(path, layout)?;
-        records.append_to(&mut pixels);
-        labels.extend(records.labels());
+fn split(
+    paths: &[PathBuf],
+    layout: Layout,
+    options: &LoadOptions,
+    room: &mut Room,
+) -> Result<Split> {
+    let open = |path: &PathBuf| RecordFile::open(path, layout);
+    let files: Vec<RecordFile> = paths.iter().map(open).collect::<Result<_>>()?;
+    let pipeline = Pipeline::new(&options.preprocess, SHAPE)?;
+    let count = files.iter().map(|file| file.count).sum();
+    let mut sink = room.sink(pipeline.output(), count)?;
+    let mut labels = Vec::with_capacity(count);
+    for mut file in files {
+        while let Some(records) = file.next(chunk(pipeline.output()))? {
+            labels.extend(records.labels());
+            sink.push(pipeline.run_all(records.pixels())?)?;
+        }
     }
-    Split::new(preprocess.apply_all(Images::new(SHAPE, pixels)?)?, labels)
+    Split::new(sink.finish(), labels)
 }
 
 fn named(path: &Path, names: &[&str]) -> Result<Vec<String>> {
@@ -172,17 +230,20 @@ fn named(path: &Path, names: &[&str]) -> Result<Vec<String>> {
 ///
 /// # Errors
 /// If a file is missing, is not a whole number of records, or has a label above 9: names the file,
-/// the record and the byte.
-pub fn load_cifar10(dir: &Path, preprocess: &Preprocess) -> Result<Dataset> {
+/// the record and the byte. Or as [`load`](crate::load).
+pub fn load_cifar10(dir: &Path, options: impl Into<LoadOptions>) -> Result<Dataset> {
+    let options = options.into();
+    let mut room = Room::new(&options);
+    let mut split = |paths: &[PathBuf]| split(paths, CIFAR_10_LAYOUT, &options, &mut room);
     let folder = CIFAR_10.find(dir)?;
     let train = CIFAR_10_TRAIN.map(|file| folder.join(file));
     let mut dataset = Dataset::new(
         CIFAR_10.name,
         named(&folder.join(CIFAR_10_NAMES), &names::CIFAR_10)?,
-        split(&train, CIFAR_10_LAYOUT, preprocess)?,
-        split(&[folder.join(CIFAR_10_TEST)], CIFAR_10_LAYOUT, preprocess)?,
+        split(&train)?,
+        split(&[folder.join(CIFAR_10_TEST)])?,
     )?;
-    dataset.preprocess = *preprocess;
+    dataset.preprocess = options.preprocess;
     Ok(dataset)
 }
 
@@ -191,23 +252,25 @@ pub fn load_cifar10(dir: &Path, preprocess: &Preprocess) -> Result<Dataset> {
 ///
 /// # Errors
 /// If a file is missing, is not a whole number of records, or has a coarse label above 19 or a fine
-/// label above 99: names the file, the record and the byte.
+/// label above 99: names the file, the record and the byte. Or as [`load`](crate::load).
 pub fn load_cifar100(
     dir: &Path,
     labels: Cifar100Labels,
-    preprocess: &Preprocess,
+    options: impl Into<LoadOptions>,
 ) -> Result<Dataset> {
+    let options = options.into();
+    let mut room = Room::new(&options);
+    let mut split = |file: PathBuf| split(&[file], labels.layout(), &options, &mut room);
     let folder = CIFAR_100.find(dir)?;
-    let layout = labels.layout();
     let mut dataset = Dataset::new(
         match labels {
             Cifar100Labels::Fine => "cifar100",
             Cifar100Labels::Coarse => "cifar100-coarse",
         },
         named(&folder.join(labels.names_file()), labels.names())?,
-        split(&[folder.join(CIFAR_100_TRAIN)], layout, preprocess)?,
-        split(&[folder.join(CIFAR_100_TEST)], layout, preprocess)?,
+        split(folder.join(CIFAR_100_TRAIN))?,
+        split(folder.join(CIFAR_100_TEST))?,
     )?;
-    dataset.preprocess = *preprocess;
+    dataset.preprocess = options.preprocess;
     Ok(dataset)
 }

@@ -1,25 +1,27 @@
 use std::fmt;
 
-use everburn_core::{ClassId, Error, ImageShape, Images, Key, Result};
+use everburn_core::{ClassId, Error, ImageShape, Key, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::Preprocess;
+use crate::sink::chunk;
+use crate::{ImageSet, Preprocess};
 
 /// Labelled images: the training or the test set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Split {
-    /// The images, in the order of the files.
-    pub images: Images,
+    /// The images, in the order of the files, in memory or on the disk.
+    pub images: ImageSet,
     /// The class of each.
     pub labels: Vec<ClassId>,
 }
 
 impl Split {
-    /// Labelled images.
+    /// Labelled images: an [`ImageSet`], or [`Images`](everburn_core::Images) in memory.
     ///
     /// # Errors
     /// If there are not as many labels as images.
-    pub fn new(images: Images, labels: Vec<ClassId>) -> Result<Self> {
+    pub fn new(images: impl Into<ImageSet>, labels: Vec<ClassId>) -> Result<Self> {
+        let images = images.into();
         if images.len() != labels.len() {
             let expected = format!("{}, one for each image", images.len());
             return Err(Error::input("labels", labels.len(), expected));
@@ -37,7 +39,7 @@ impl Split {
         self.labels.is_empty()
     }
 
-    /// The images at `indices`, in that order.
+    /// The images at `indices`, in that order; see [`ImageSet::subset`] for what is copied.
     ///
     /// # Errors
     /// If an index is past the end.
@@ -48,7 +50,7 @@ impl Split {
             })
         };
         let labels = indices.iter().map(label).collect::<Result<_>>()?;
-        Self::new(self.images.select(indices)?, labels)
+        Self::new(self.images.subset(indices)?, labels)
     }
 
     /// The indices of each class's images, in the order of the files.
@@ -228,8 +230,11 @@ impl Dataset {
     }
 
     /// What the data set *is*: the BLAKE3 hash, in hexadecimal, of its name, its class names, its
-    /// preprocessing, and all labels and pixels in their order.
-    pub fn identity(&self) -> String {
+    /// preprocessing, and all labels and pixels in their order. Where the pixels lie is no part of it.
+    ///
+    /// # Errors
+    /// If an image cannot be read from the disk.
+    pub fn identity(&self) -> Result<String> {
         let mut hasher = blake3::Hasher::new_derive_key("everburn 2026-11 data set identity");
         // Every field is preceded by its length, so that no two data sets run together.
         let mut text = |text: &str| {
@@ -252,9 +257,11 @@ impl Dataset {
             for label in labels {
                 hasher.update(&label.0.to_le_bytes());
             }
-            hasher.update(images.pixels());
+            for images in images.chunks(chunk(images.shape())) {
+                hasher.update(images?.pixels());
+            }
         }
-        hasher.finalize().to_hex().to_string()
+        Ok(hasher.finalize().to_hex().to_string())
     }
 
     /// A data set for tuning: part of the training images, drawn from each class alike, take the
@@ -341,6 +348,11 @@ impl Dataset {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use everburn_core::Images;
+
+    fn pixels(split: &Split) -> Vec<u8> {
+        split.images.to_images().unwrap().pixels().to_vec()
+    }
 
     fn split(labels: &[u32], first: u8) -> Split {
         let pixels = (first..).take(labels.len()).collect();
@@ -379,22 +391,24 @@ mod tests {
         others[0].name = "toz".into();
         others[1].class_names = vec!["ab".into(), String::new()];
         others[2].train.labels[0] = ClassId(1);
-        others[3].test.images = Images::new(ImageShape::new(1, 1, 1), vec![100, 102]).unwrap();
+        let images = Images::new(ImageShape::new(1, 1, 1), vec![100, 102]).unwrap();
+        others[3].test.images = images.into();
         others[4].preprocess.channels = crate::Channels::Rgb;
         others[5].test.labels.swap(0, 1);
         others[6] = toy.take_per_class(4).unwrap();
-        let mut identities: Vec<_> = others.iter().map(Dataset::identity).collect();
-        identities.push(toy.identity());
+        let identity = |data: &Dataset| data.identity().unwrap();
+        let mut identities: Vec<_> = others.iter().map(identity).collect();
+        identities.push(identity(&toy));
         identities.sort();
         identities.dedup();
         assert_eq!(identities.len(), 8);
-        assert_eq!(toy.identity(), toy.clone().identity());
+        assert_eq!(identity(&toy), identity(&toy.clone()));
     }
 
     #[test]
     fn the_identity_is_pinned() {
         // Changing this changes the name of every data set in every ledger: do so only on purpose.
-        assert_eq!(toy().identity(), PINNED);
+        assert_eq!(toy().identity().unwrap(), PINNED);
     }
 
     const PINNED: &str = "f58076a002d3149e4349a4a8cc518457a0dc077e09ee95353ed3b7cf18268cb9";
@@ -406,12 +420,12 @@ mod tests {
         let tuning = toy.holdout(Holdout::Every(2), key).unwrap();
         assert_eq!(tuning.test.counts(2).unwrap(), [2, 3]);
         assert_eq!(tuning.train.counts(2).unwrap(), [2, 3]);
-        let mut pixels = [tuning.train.images.pixels(), tuning.test.images.pixels()].concat();
-        pixels.sort_unstable();
-        assert_eq!(pixels, toy.train.images.pixels());
+        let mut both = [pixels(&tuning.train), pixels(&tuning.test)].concat();
+        both.sort_unstable();
+        assert_eq!(both, pixels(&toy.train));
         for part in [&tuning.train, &tuning.test] {
-            assert!(part.images.pixels().is_sorted());
-            for (pixel, label) in part.images.pixels().iter().zip(&part.labels) {
+            assert!(pixels(part).is_sorted());
+            for (pixel, label) in pixels(part).iter().zip(&part.labels) {
                 assert_eq!(*label, toy.train.labels[usize::from(*pixel)]);
             }
         }
@@ -442,7 +456,7 @@ mod tests {
     #[test]
     fn the_first_of_each_class_stay_in_order() {
         let small = toy().take_per_class(2).unwrap();
-        assert_eq!(small.train.images.pixels(), [0, 1, 2, 3]);
+        assert_eq!(pixels(&small.train), [0, 1, 2, 3]);
         assert_eq!(small.test, toy().test);
         let error = toy().take_per_class(5).unwrap_err().to_string();
         assert_eq!(

@@ -5,7 +5,9 @@ use std::io::Read;
 use everburn_core::{ClassId, Error, ImageShape, Images, Result};
 use flate2::read::GzDecoder;
 
-use crate::{Dataset, Preprocess, Split, SplitRule, names};
+use crate::preprocess::Pipeline;
+use crate::sink::Room;
+use crate::{Dataset, LoadOptions, Split, SplitRule, names};
 
 pub(crate) const FILE: &[u8] = include_bytes!("../data/digits.bin");
 pub(crate) const MD5: &str = "afd503b569b66e946b5cf0c8ffed4459";
@@ -22,12 +24,15 @@ const EVERY: usize = 5;
 /// and rounded, halves up. Every fifth image of each class is a test image. Needs no file.
 ///
 /// # Errors
-/// If the preprocessing is not possible.
-pub fn load_digits(preprocess: &Preprocess) -> Result<Dataset> {
+/// As [`load`](crate::load).
+pub fn load_digits(options: impl Into<LoadOptions>) -> Result<Dataset> {
+    let options = options.into();
     let (images, labels) = decode(FILE)?;
-    let images = preprocess.apply_all(images)?;
+    let pipeline = Pipeline::new(&options.preprocess, images.shape())?;
+    let mut sink = Room::new(&options).sink(pipeline.output(), images.len())?;
+    sink.push(pipeline.run_all(images.pixels().to_vec())?)?;
     let (train, test) = every_fifth(&labels);
-    let all = Split::new(images, labels)?;
+    let all = Split::new(sink.finish(), labels)?;
     let class_names = names::DIGITS
         .iter()
         .map(|name| (*name).to_owned())
@@ -38,7 +43,7 @@ pub fn load_digits(preprocess: &Preprocess) -> Result<Dataset> {
         all.select(&train)?,
         all.select(&test)?,
     )?;
-    dataset.preprocess = *preprocess;
+    dataset.preprocess = options.preprocess;
     dataset.split_rule = SplitRule::EveryFifth;
     Ok(dataset)
 }

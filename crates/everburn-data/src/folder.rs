@@ -5,11 +5,12 @@ mod split_file;
 
 use std::path::Path;
 
-use everburn_core::{Error, ImageShape, Images, Result};
+use everburn_core::{Error, ImageShape, Result};
 use rayon::prelude::*;
 
 use crate::preprocess::{Pipeline, fill, zeroed};
-use crate::{Dataset, Preprocess, Raster, Split, files};
+use crate::sink::{Room, Sink, chunk};
+use crate::{Dataset, LoadOptions, Preprocess, Raster, Split, files};
 
 pub(crate) use scan::{Item, Listing, scan};
 
@@ -31,13 +32,20 @@ pub(crate) use scan::{Item, Listing, scan};
 ///
 /// # Errors
 /// If there is no class, a class has no training or no test image, the split file is not as above, an
-/// image cannot be decoded, or the images differ in size after preprocessing: names the file.
-pub fn load_folder(dir: &Path, preprocess: &Preprocess) -> Result<Dataset> {
+/// image cannot be decoded, or the images differ in size after preprocessing: names the file. Or as
+/// [`load`](crate::load).
+pub fn load_folder(dir: &Path, options: impl Into<LoadOptions>) -> Result<Dataset> {
+    let options = options.into();
+    let preprocess = &options.preprocess;
     preprocess.check()?;
     let listing = scan(dir)?;
     let shape = common_shape(&listing, preprocess)?;
-    let train = decode_all(&listing.train, preprocess, shape)?;
-    let test = decode_all(&listing.test, preprocess, shape)?;
+    let mut room = Room::new(&options);
+    let mut split = |items: &[Item]| {
+        let sink = room.sink(shape, items.len())?;
+        decode_all(items, preprocess, shape, sink)
+    };
+    let (train, test) = (split(&listing.train)?, split(&listing.test)?);
     let mut dataset = Dataset::new(listing.name, listing.class_names, train, test)?;
     dataset.preprocess = *preprocess;
     dataset.split_rule = listing.rule;
@@ -63,8 +71,12 @@ fn common_shape(listing: &Listing, preprocess: &Preprocess) -> Result<ImageShape
     Ok(Pipeline::new(preprocess, decode(first)?.shape())?.output())
 }
 
-fn decode_all(items: &[Item], preprocess: &Preprocess, shape: ImageShape) -> Result<Split> {
-    let mut pixels = zeroed(shape, items.len())?;
+fn decode_all(
+    items: &[Item],
+    preprocess: &Preprocess,
+    shape: ImageShape,
+    mut sink: Sink,
+) -> Result<Split> {
     let produce = |(item, target): (&Item, &mut [u8])| {
         let image = preprocess.apply(&decode(item)?)?;
         if image.shape() != shape {
@@ -76,11 +88,15 @@ fn decode_all(items: &[Item], preprocess: &Preprocess, shape: ImageShape) -> Res
         }
         fill(target, image.pixels())
     };
-    let work = items.par_iter().zip(pixels.par_chunks_mut(shape.bytes()));
-    // The first error in the order of the files, so that it is the same one every time.
-    if let Some(error) = work.find_map_first(|pair| produce(pair).err()) {
-        return Err(error);
+    for part in items.chunks(chunk(shape)) {
+        let mut pixels = zeroed(shape, part.len())?;
+        let work = part.par_iter().zip(pixels.par_chunks_mut(shape.bytes()));
+        // The first error in the order of the files, so that it is the same one every time.
+        if let Some(error) = work.find_map_first(|pair| produce(pair).err()) {
+            return Err(error);
+        }
+        sink.push(pixels)?;
     }
     let labels = items.iter().map(|item| item.class).collect();
-    Split::new(Images::new(shape, pixels)?, labels)
+    Split::new(sink.finish(), labels)
 }

@@ -5,11 +5,13 @@ use std::fs::File;
 use std::io::{BufReader, Read, Seek};
 use std::path::{Path, PathBuf};
 
-use everburn_core::{ClassId, Error, ImageShape, Images, Result};
+use everburn_core::{ClassId, Error, ImageShape, Result};
 use flate2::read::MultiGzDecoder;
 
 use crate::catalogue::{Entry, FASHION_MNIST, MNIST};
-use crate::{Dataset, Preprocess, Split, files, names};
+use crate::preprocess::Pipeline;
+use crate::sink::{Room, chunk};
+use crate::{Dataset, LoadOptions, Split, files, names};
 
 /// The numbers of an [`Idx`].
 #[derive(Clone, Debug, PartialEq)]
@@ -82,86 +84,136 @@ pub struct Idx {
 /// # Errors
 /// If the file is missing, is no IDX file, ends early or goes on after its last value.
 pub fn read_idx(path: &Path) -> Result<Idx> {
-    let file = files::show(path);
-    let fault = |e: std::io::Error| files::unreadable(path, &e);
-    let mut source = File::open(path).map_err(fault)?;
-    let mut magic = Vec::new();
-    (&mut source)
-        .take(2)
-        .read_to_end(&mut magic)
-        .map_err(fault)?;
-    source.rewind().map_err(fault)?;
-    let source = BufReader::new(source);
-    if magic == [0x1f, 0x8b] {
-        parse(MultiGzDecoder::new(source), &file)
-    } else {
-        parse(source, &file)
-    }
-}
-
-fn parse(mut source: impl Read, file: &str) -> Result<Idx> {
-    let mut read = |what: &str, bytes: u64| -> Result<Vec<u8>> {
-        let mut found = Vec::new();
-        let result = (&mut source).take(bytes).read_to_end(&mut found);
-        result.map_err(|e| Error::other(format!("{file}: {what}"), e))?;
-        Ok(found)
-    };
-    let exactly = |what: &str, found: &[u8], bytes: u64| {
-        if found.len() as u64 == bytes {
-            return Ok(());
-        }
-        let expected = format!("{bytes} bytes");
-        Err(Error::input(
-            format!("{file}: {what}"),
-            format!("{} bytes", found.len()),
-            expected,
-        ))
-    };
-    let magic = read("magic number", 4)?;
-    let (kind, sides, bytes_each) = match magic[..] {
-        [0, 0, kind, sides] if sides > 0 => width(kind).map(|width| (kind, sides, width)),
-        _ => None,
-    }
-    .ok_or_else(|| {
-        let expected = "00 00, a type of 08, 09, 0b, 0c, 0d or 0e, and at least one side";
-        Error::input(format!("{file}: magic number"), hex(&magic), expected)
-    })?;
-    let header = read("sides", u64::from(sides) * 4)?;
-    exactly("sides", &header, u64::from(sides) * 4)?;
-    let dims: Vec<u32> = header
-        .as_chunks()
-        .0
-        .iter()
-        .map(|b| u32::from_be_bytes(*b))
-        .collect();
-    let size = dims
-        .iter()
-        .try_fold(bytes_each, |size, side| size.checked_mul(u64::from(*side)))
-        .filter(|size| *size < u64::MAX)
-        .ok_or_else(|| {
-            let found = format!("{dims:?}");
-            Error::input(
-                format!("{file}: sides"),
-                found,
-                "an array that fits into memory",
-            )
-        })?;
-    let values = read("values", size)?;
-    exactly("values", &values, size)?;
-    if !read("end", 1)?.is_empty() {
-        let expected = format!("the end after {size} bytes of values");
-        return Err(Error::input(
-            format!("{file}: values"),
-            "more bytes",
-            expected,
-        ));
-    }
+    let mut source = Source::open(path)?;
+    let values = source.next(source.size)?;
+    source.end()?;
+    let (file, kind) = (&source.file, source.kind);
     let values = IdxValues::from_bytes(kind, values)
         .ok_or_else(|| Error::input(format!("{file}: type"), kind, "a known type"))?;
     Ok(Idx {
-        dims: dims.into_iter().map(|side| side as usize).collect(),
+        dims: source.dims,
         values,
     })
+}
+
+/// Deflate makes no byte into more than this (zlib's technical notes).
+const MOST_PER_BYTE: u64 = 1032;
+
+/// An IDX file whose header has been read, and some of its values.
+struct Source {
+    reader: Box<dyn Read>,
+    /// What errors call it.
+    file: String,
+    kind: u8,
+    dims: Vec<usize>,
+    /// Bytes of all values, by the header.
+    size: u64,
+    /// Bytes of values that have been read.
+    read: u64,
+    /// Bytes that the file cannot have more of, whatever its header says.
+    most: u64,
+}
+
+impl Source {
+    fn open(path: &Path) -> Result<Self> {
+        let fault = |e: std::io::Error| files::unreadable(path, &e);
+        let mut source = File::open(path).map_err(fault)?;
+        let bytes = source.metadata().map_err(fault)?.len();
+        let mut magic = Vec::new();
+        (&mut source)
+            .take(2)
+            .read_to_end(&mut magic)
+            .map_err(fault)?;
+        source.rewind().map_err(fault)?;
+        let source = BufReader::new(source);
+        let (reader, most): (Box<dyn Read>, u64) = if magic == [0x1f, 0x8b] {
+            let most = bytes.saturating_mul(MOST_PER_BYTE);
+            (Box::new(MultiGzDecoder::new(source)), most)
+        } else {
+            (Box::new(source), bytes)
+        };
+        Self::with_header(reader, files::show(path), most)
+    }
+
+    fn with_header(mut reader: Box<dyn Read>, file: String, most: u64) -> Result<Self> {
+        let magic = up_to(&mut reader, 4, &file, "magic number")?;
+        let (kind, sides, bytes_each) = match magic[..] {
+            [0, 0, kind, sides] if sides > 0 => width(kind).map(|width| (kind, sides, width)),
+            _ => None,
+        }
+        .ok_or_else(|| {
+            let expected = "00 00, a type of 08, 09, 0b, 0c, 0d or 0e, and at least one side";
+            Error::input(format!("{file}: magic number"), hex(&magic), expected)
+        })?;
+        let sides = u64::from(sides) * 4;
+        let header = up_to(&mut reader, sides, &file, "sides")?;
+        exactly(&file, "sides", header.len() as u64, sides)?;
+        let dims: Vec<u32> = header
+            .as_chunks()
+            .0
+            .iter()
+            .map(|b| u32::from_be_bytes(*b))
+            .collect();
+        let size = dims
+            .iter()
+            .try_fold(bytes_each, |size, side| size.checked_mul(u64::from(*side)))
+            .filter(|size| *size < u64::MAX)
+            .ok_or_else(|| {
+                let expected = "an array that fits into memory";
+                Error::input(format!("{file}: sides"), format!("{dims:?}"), expected)
+            })?;
+        Ok(Self {
+            reader,
+            file,
+            kind,
+            dims: dims.into_iter().map(|side| side as usize).collect(),
+            size,
+            read: 0,
+            most,
+        })
+    }
+
+    /// The next bytes of the values.
+    fn next(&mut self, bytes: u64) -> Result<Vec<u8>> {
+        let found = up_to(&mut self.reader, bytes, &self.file, "values")?;
+        self.read += found.len() as u64;
+        if found.len() as u64 != bytes {
+            exactly(&self.file, "values", self.read, self.size)?;
+        }
+        Ok(found)
+    }
+
+    /// Checks that the file ends with the last value.
+    fn end(&mut self) -> Result<()> {
+        if up_to(&mut self.reader, 1, &self.file, "end")?.is_empty() {
+            return Ok(());
+        }
+        let expected = format!("the end after {} bytes of values", self.size);
+        let what = format!("{}: values", self.file);
+        Err(Error::input(what, "more bytes", expected))
+    }
+
+    fn describe(&self) -> String {
+        let values = IdxValues::from_bytes(self.kind, Vec::new());
+        let dtype = values.map_or("unknown", |values| values.dtype());
+        format!("{dtype} {:?}", self.dims)
+    }
+}
+
+/// The next bytes, or fewer at the end.
+fn up_to(reader: &mut dyn Read, bytes: u64, file: &str, what: &str) -> Result<Vec<u8>> {
+    let mut found = Vec::new();
+    let result = reader.take(bytes).read_to_end(&mut found);
+    result.map_err(|e| Error::other(format!("{file}: {what}"), e))?;
+    Ok(found)
+}
+
+fn exactly(file: &str, what: &str, found: u64, bytes: u64) -> Result<()> {
+    if found == bytes {
+        return Ok(());
+    }
+    let (found, expected) = (format!("{found} bytes"), format!("{bytes} bytes"));
+    Err(Error::input(format!("{file}: {what}"), found, expected))
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -169,25 +221,66 @@ fn hex(bytes: &[u8]) -> String {
     bytes.join(" ")
 }
 
-/// The grey images of an IDX file.
-pub(crate) fn read_images(path: &Path, size: ImageShape) -> Result<Images> {
-    let file = files::show(path);
-    match read_idx(path)? {
-        Idx {
-            dims,
-            values: IdxValues::U8(pixels),
-        } if dims.len() == 3
-            && dims.ends_with(&[size.height, size.width])
-            && !pixels.is_empty() =>
-        {
-            Images::new(size, pixels)
+/// The grey images of an IDX file, read some at a time.
+pub(crate) struct ImageFile {
+    source: Source,
+    shape: ImageShape,
+    /// How many images there are, by the header.
+    pub(crate) count: usize,
+    /// How many of them have been read.
+    read: usize,
+}
+
+impl ImageFile {
+    /// Opens a file and checks its header.
+    pub(crate) fn open(path: &Path, shape: ImageShape) -> Result<Self> {
+        let source = Source::open(path)?;
+        match source.dims[..] {
+            [count, height, width]
+                if source.kind == 0x08
+                    && [height, width] == [shape.height, shape.width]
+                    && count > 0 =>
+            {
+                Ok(Self {
+                    source,
+                    shape,
+                    count,
+                    read: 0,
+                })
+            }
+            _ => Err(Error::input(
+                format!("{}: images", source.file),
+                source.describe(),
+                format!("u8 [at least 1, {}, {}]", shape.height, shape.width),
+            )),
         }
-        Idx { dims, values } => Err(Error::input(
-            format!("{file}: images"),
-            format!("{} {dims:?}", values.dtype()),
-            format!("u8 [at least 1, {}, {}]", size.height, size.width),
-        )),
     }
+
+    /// How many images there can be: a broken header may promise more than the file can hold.
+    fn at_most(&self) -> usize {
+        let most = self.source.most / self.shape.bytes().max(1) as u64;
+        usize::try_from(most).unwrap_or(usize::MAX).min(self.count)
+    }
+
+    /// The pixels of the next images, at most so many; `None` after the last, which must be the end
+    /// of the file.
+    fn next(&mut self, most: usize) -> Result<Option<Vec<u8>>> {
+        let count = most.min(self.count - self.read);
+        if count == 0 {
+            self.source.end()?;
+            return Ok(None);
+        }
+        self.read += count;
+        let bytes = (count * self.shape.bytes()) as u64;
+        self.source.next(bytes).map(Some)
+    }
+}
+
+/// How many images an IDX file has, all of it being read.
+pub(crate) fn count_images(path: &Path, shape: ImageShape) -> Result<usize> {
+    let mut images = ImageFile::open(path, shape)?;
+    while images.next(chunk(shape))?.is_some() {}
+    Ok(images.count)
 }
 
 /// The labels of an IDX file.
@@ -236,21 +329,26 @@ impl Pair {
         }
     }
 
-    pub(crate) fn read(&self, size: ImageShape) -> Result<(Images, Vec<ClassId>)> {
-        let images = read_images(&self.images, size)?;
+    fn load(&self, options: &LoadOptions, room: &mut Room) -> Result<Split> {
+        let mut images = ImageFile::open(&self.images, SHAPE)?;
         let labels = read_labels(&self.labels, CLASSES)?;
-        if images.len() != labels.len() {
+        if images.count != labels.len() {
             return Err(Error::input(
                 format!("{}: labels", files::show(&self.labels)),
                 labels.len(),
                 format!(
                     "{}, one for each image of {}",
-                    images.len(),
+                    images.count,
                     files::show(&self.images)
                 ),
             ));
         }
-        Ok((images, labels))
+        let pipeline = Pipeline::new(&options.preprocess, SHAPE)?;
+        let mut sink = room.sink(pipeline.output(), images.at_most())?;
+        while let Some(pixels) = images.next(chunk(pipeline.output()))? {
+            sink.push(pipeline.run_all(pixels)?)?;
+        }
+        Split::new(sink.finish(), labels)
     }
 }
 
@@ -264,20 +362,13 @@ fn variant(folder: &Path, name: &str) -> PathBuf {
     }
 }
 
-fn load(
-    entry: &Entry,
-    class_names: &[&str],
-    dir: &Path,
-    preprocess: &Preprocess,
-) -> Result<Dataset> {
+fn load(entry: &Entry, class_names: &[&str], dir: &Path, options: LoadOptions) -> Result<Dataset> {
     let folder = entry.find(dir)?;
-    let split = |part: &str| {
-        let (images, labels) = Pair::find(&folder, part).read(SHAPE)?;
-        Split::new(preprocess.apply_all(images)?, labels)
-    };
+    let mut room = Room::new(&options);
+    let mut split = |part: &str| Pair::find(&folder, part).load(&options, &mut room);
     let class_names = class_names.iter().map(|name| (*name).to_owned()).collect();
     let mut dataset = Dataset::new(entry.name, class_names, split("train")?, split("t10k")?)?;
-    dataset.preprocess = *preprocess;
+    dataset.preprocess = options.preprocess;
     Ok(dataset)
 }
 
@@ -287,9 +378,9 @@ pub(crate) const SHAPE: ImageShape = ImageShape::new(28, 28, 1);
 ///
 /// # Errors
 /// If a file is missing or broken, images are not 28×28 bytes, a label is above 9, or there are not
-/// as many labels as images.
-pub fn load_mnist(dir: &Path, preprocess: &Preprocess) -> Result<Dataset> {
-    load(&MNIST, &names::DIGITS, dir, preprocess)
+/// as many labels as images. Or as [`load`](crate::load).
+pub fn load_mnist(dir: &Path, options: impl Into<LoadOptions>) -> Result<Dataset> {
+    load(&MNIST, &names::DIGITS, dir, options.into())
 }
 
 /// Loads Fashion-MNIST from `dir`, or its folder `fashion-mnist` or `FashionMNIST/raw`, in the format of
@@ -297,6 +388,6 @@ pub fn load_mnist(dir: &Path, preprocess: &Preprocess) -> Result<Dataset> {
 ///
 /// # Errors
 /// As [`load_mnist`].
-pub fn load_fashion_mnist(dir: &Path, preprocess: &Preprocess) -> Result<Dataset> {
-    load(&FASHION_MNIST, &names::FASHION_MNIST, dir, preprocess)
+pub fn load_fashion_mnist(dir: &Path, options: impl Into<LoadOptions>) -> Result<Dataset> {
+    load(&FASHION_MNIST, &names::FASHION_MNIST, dir, options.into())
 }

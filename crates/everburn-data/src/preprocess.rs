@@ -184,22 +184,11 @@ impl Preprocess {
     /// # Errors
     /// As [`apply`](Self::apply); or if the result does not fit into memory.
     pub fn apply_all(&self, images: Images) -> Result<Images> {
-        let shape = images.shape();
-        let pipeline = Pipeline::new(self, shape)?;
+        let pipeline = Pipeline::new(self, images.shape())?;
         if pipeline.does_nothing() {
             return Ok(images);
         }
-        let source = images.pixels().par_chunks(shape.bytes());
-        let produce = |(image, target): (&[u8], &mut [u8])| fill(target, &pipeline.run(image)?);
-        let mut pixels = zeroed(pipeline.output(), images.len())?;
-        let targets = pixels.par_chunks_mut(pipeline.output().bytes());
-        match source
-            .zip(targets)
-            .find_map_first(|pair| produce(pair).err())
-        {
-            Some(error) => Err(error),
-            None => Images::new(pipeline.output(), pixels),
-        }
+        Images::new(pipeline.output(), pipeline.run_each(images.pixels())?)
     }
 
     /// The settings in words, the same for settings that do the same.
@@ -285,6 +274,27 @@ impl Pipeline {
 
     fn does_nothing(&self) -> bool {
         !self.to_grey && !self.to_rgb && self.resizer.is_none() && self.crop.is_none()
+    }
+
+    /// Takes in the pixels of a number of images, gives out those of as many.
+    pub(crate) fn run_all(&self, pixels: Vec<u8>) -> Result<Vec<u8>> {
+        if self.does_nothing() {
+            Ok(pixels)
+        } else {
+            self.run_each(&pixels)
+        }
+    }
+
+    /// In parallel.
+    fn run_each(&self, pixels: &[u8]) -> Result<Vec<u8>> {
+        let source = pixels.par_chunks(self.input.bytes());
+        let mut output = zeroed(self.output, pixels.len() / self.input.bytes())?;
+        let targets = output.par_chunks_mut(self.output.bytes());
+        let produce = |(image, target): (&[u8], &mut [u8])| fill(target, &self.run(image)?);
+        match (source.zip(targets)).find_map_first(|pair| produce(pair).err()) {
+            Some(error) => Err(error),
+            None => Ok(output),
+        }
     }
 
     /// Channels fall away before resizing and are replicated after it: less to resize, same result.

@@ -9,9 +9,11 @@ use crate::cifar::{
     CIFAR_10_LAYOUT, CIFAR_10_TEST, CIFAR_10_TRAIN, CIFAR_100_TEST, CIFAR_100_TRAIN, Layout,
     Records,
 };
-use crate::idx::{CLASSES, Pair, SHAPE, read_images, read_labels};
+use crate::idx::{CLASSES, Pair, SHAPE, count_images, read_labels};
 use crate::load::{folder_path, unknown};
-use crate::{Cifar100Labels, Counts, Entry, OfficialFile, Preprocess, digits, files, folder, info};
+use crate::{
+    Cifar100Labels, Counts, Entry, LoadOptions, OfficialFile, digits, files, folder, info,
+};
 
 /// What a file turned out to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -271,7 +273,7 @@ fn look(path: &Path, check: impl FnOnce() -> Result<FileState>) -> FileReport {
 }
 
 fn verify_digits(report: &mut VerifyReport) -> Result<()> {
-    let digits = crate::load_digits(&Preprocess::default())?;
+    let digits = crate::load_digits(LoadOptions::default())?;
     let records = digits.train.len() + digits.test.len();
     let state = judge(digits::FILE, records, records, Some(digits::MD5));
     report.files.push(file(
@@ -311,7 +313,7 @@ fn verify_idx(report: &mut VerifyReport, entry: &Entry, folder: &Path) {
         let pair = Pair::find(folder, name);
         let mut image_count = None;
         let images = look(&pair.images, || {
-            let count = read_images(&pair.images, SHAPE)?.len();
+            let count = count_images(&pair.images, SHAPE)?;
             image_count = Some(count);
             judge_idx(&pair.images, count, entry)
         });

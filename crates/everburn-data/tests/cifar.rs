@@ -5,7 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use everburn_core::ClassId;
-use everburn_data::{Cifar100Labels, Dataset, FileState, Preprocess, load, load_cifar100, verify};
+use everburn_data::{
+    Cifar100Labels, Dataset, FileState, LoadOptions, Preprocess, load, load_cifar100, verify,
+};
 
 const PIXELS: usize = 3072;
 
@@ -64,7 +66,8 @@ fn planes_become_interleaved_channels() {
         (3, 1, 100)
     );
     for image in 0..3 {
-        let pixels = data.train.images.image(image);
+        let images = data.train.images.select(&[image]).unwrap();
+        let pixels = images.image(0);
         for (place, value) in pixels.iter().enumerate() {
             let (row, column, channel) = (place / 96, place / 3 % 32, place % 3);
             assert_eq!(*value, pixel(image, row, column, channel));
@@ -83,8 +86,56 @@ fn coarse_labels_are_an_option() {
     assert_eq!(data.train.labels, [4, 14, 4].map(ClassId));
     assert_eq!(data.class_names[14], "people");
     let same = load_cifar100(dir.path(), Cifar100Labels::Coarse, &Preprocess::default());
-    assert_eq!(same.unwrap().identity(), data.identity());
-    assert_ne!(read("cifar100", dir.path()).identity(), data.identity());
+    assert_eq!(same.unwrap().identity().unwrap(), data.identity().unwrap());
+    let fine = read("cifar100", dir.path()).identity().unwrap();
+    assert_ne!(fine, data.identity().unwrap());
+}
+
+/// More records than are decoded at once, and than the memory budget has room for.
+#[test]
+fn a_file_is_read_part_by_part() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = cifar100(dir.path());
+    let records = 2000;
+    let label = |index: usize| (index % 100) as u8;
+    let mut bytes: Vec<u8> = (0..records)
+        .flat_map(|index| record(&[0, label(index)], index))
+        .collect();
+    fs::write(folder.join("train.bin"), &bytes).unwrap();
+    let preprocess = Preprocess {
+        channels: everburn_data::Channels::Grey,
+        ..Preprocess::default()
+    };
+    let options = LoadOptions {
+        preprocess,
+        memory_budget: Some(2_000_000),
+        spool_dir: Some(dir.path().to_owned()),
+    };
+    let budget = load("cifar100", Some(dir.path()), options).unwrap();
+    assert!(budget.train.images.is_on_disk() && !budget.test.images.is_on_disk());
+    assert_eq!(budget.train.images.memory_bytes(), 2000 * 16);
+    let all = load("cifar100", Some(dir.path()), &preprocess).unwrap();
+    assert!(!all.train.images.is_on_disk());
+    assert_eq!(budget, all);
+    assert_eq!(budget.identity().unwrap(), all.identity().unwrap());
+    let chosen = [1999, 0, 683, 682];
+    let [a, b] = [&budget, &all].map(|data| data.train.images.select(&chosen).unwrap());
+    assert_eq!(a, b);
+    assert_eq!(all.train.labels[1999], ClassId(99));
+    // The temporary file has no name.
+    let names = fs::read_dir(dir.path()).unwrap().count();
+    assert_eq!(names, 1);
+
+    let wrong = 1900 * 3074 + 1;
+    bytes[wrong] = 100;
+    fs::write(folder.join("train.bin"), &bytes).unwrap();
+    let error = refused("cifar100", dir.path());
+    assert!(
+        error.contains(&format!(
+            "fine label of record 1900 at byte {wrong}: found 100"
+        )),
+        "{error}"
+    );
 }
 
 #[test]
@@ -95,7 +146,7 @@ fn the_five_batches_follow_one_another() {
     assert_eq!(data.train.labels, [1, 2, 3, 4, 5].map(ClassId));
     assert_eq!(data.test.labels, [ClassId(9)]);
     assert_eq!(
-        data.train.images.image(4)[..3],
+        data.train.images.select(&[4]).unwrap().image(0)[..3],
         [0, 1, 2].map(|c| pixel(5, 0, 0, c))
     );
     // The folder itself is as good as the one above it.

@@ -5,7 +5,9 @@ use std::fs;
 use std::path::Path;
 
 use everburn_core::ClassId;
-use everburn_data::{Dataset, FileState, Preprocess, SplitRule, load, load_folder, verify};
+use everburn_data::{
+    Dataset, FileState, LoadOptions, Preprocess, SplitRule, load, load_folder, verify,
+};
 use image::{DynamicImage, GrayImage, ImageFormat, Rgb, RgbImage, RgbaImage};
 
 fn save(path: &Path, image: impl Into<DynamicImage>) {
@@ -41,8 +43,9 @@ fn refused(root: &Path) -> String {
 }
 
 fn reds(split: &everburn_data::Split) -> Vec<u8> {
-    (0..split.len())
-        .map(|index| split.images.image(index)[0])
+    let images = split.images.to_images().unwrap();
+    (0..images.len())
+        .map(|index| images.image(index)[0])
         .collect()
 }
 
@@ -166,12 +169,16 @@ fn every_kind_of_image_becomes_rgb() {
         .unwrap();
     colour(&file("4.PNG"), 4);
     let data = read(dir.path());
-    let first = |index: usize| data.train.images.image(index)[..3].to_vec();
+    let images = data.train.images.to_images().unwrap();
+    let first = |index: usize| images.image(index)[..3].to_vec();
     assert_eq!(
         [first(0), first(1), first(2), first(3)],
         [[7; 3], [1, 2, 3], [9; 3], [50; 3]]
     );
-    assert_eq!(data.test.images.image(0)[..3], [4, 100, 200]);
+    assert_eq!(
+        data.test.images.to_images().unwrap().image(0)[..3],
+        [4, 100, 200]
+    );
 }
 
 #[test]
@@ -184,7 +191,8 @@ fn a_cmyk_jpeg_becomes_rgb() {
     }
     let data = read(dir.path());
     // Written by Pillow from CMYK (0, 255, 255, 0), which is red.
-    let [red, green, blue] = data.train.images.image(0)[..3].try_into().unwrap();
+    let images = data.train.images.to_images().unwrap();
+    let [red, green, blue] = images.image(0)[..3].try_into().unwrap();
     assert!(red > 245 && green < 10 && blue < 10, "{red} {green} {blue}");
 }
 
@@ -248,7 +256,8 @@ fn images_of_several_sizes_need_a_size() {
         error.contains("b/01.png: image size: found 2×2×3, expected 2×3×3"),
         "{error}"
     );
-    let resized = load_folder(dir.path(), &"resize-32".parse().unwrap()).unwrap();
+    let resize: Preprocess = "resize-32".parse().unwrap();
+    let resized = load_folder(dir.path(), &resize).unwrap();
     assert_eq!(resized.shape().to_string(), "32×32×3");
     let grey = Preprocess {
         channels: everburn_data::Channels::Grey,
@@ -280,11 +289,40 @@ fn what_is_empty_or_too_small_is_named() {
 }
 
 #[test]
+fn what_has_no_room_in_memory_lies_on_the_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    classes(dir.path(), 23);
+    // 224×224×3 bytes each: 38 training images, and 8 test images for which there is room.
+    let preprocess: Preprocess = "resize-224".parse().unwrap();
+    let options = LoadOptions {
+        preprocess,
+        memory_budget: Some(8 * 224 * 224 * 3),
+        spool_dir: None,
+    };
+    let budget = load_folder(dir.path(), options.clone()).unwrap();
+    assert!(budget.train.images.is_on_disk() && !budget.test.images.is_on_disk());
+    let all = load_folder(dir.path(), &preprocess).unwrap();
+    assert_eq!(budget, all);
+    assert_eq!(budget.identity().unwrap(), all.identity().unwrap());
+    fs::write(dir.path().join("b/22.png"), []).unwrap();
+    let error = load_folder(dir.path(), options.clone())
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("b/22.png: found"), "{error}");
+    let nowhere = LoadOptions {
+        spool_dir: Some(dir.path().join("none")),
+        ..options
+    };
+    let error = load_folder(dir.path(), nowhere).unwrap_err().to_string();
+    assert!(error.contains("temporary file of images in") && error.contains("none"));
+}
+
+#[test]
 fn the_result_does_not_depend_on_the_threads() {
     let dir = tempfile::tempdir().unwrap();
     classes(dir.path(), 23);
-    let preprocess = "pilot-test-224".parse().unwrap();
+    let preprocess: Preprocess = "pilot-test-224".parse().unwrap();
     let one = load_folder(dir.path(), &preprocess).unwrap();
     let again = load_folder(dir.path(), &preprocess).unwrap();
-    assert_eq!(one.identity(), again.identity());
+    assert_eq!(one.identity().unwrap(), again.identity().unwrap());
 }

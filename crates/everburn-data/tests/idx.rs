@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::Path;
 
 use everburn_core::ClassId;
-use everburn_data::{FileState, IdxValues, Preprocess, load, read_idx, verify};
+use everburn_data::{FileState, IdxValues, LoadOptions, Preprocess, load, read_idx, verify};
 use flate2::{Compression, write::GzEncoder};
 use proptest::prelude::*;
 
@@ -134,7 +134,8 @@ fn plain_and_gzipped_files_may_be_mixed() {
     let data = load("mnist", Some(dir.path()), &Preprocess::default()).unwrap();
     assert_eq!(data.train.labels, [5, 0, 9].map(ClassId));
     assert_eq!(data.test.labels, [ClassId(7)]);
-    assert_eq!(data.train.images.image(2), [2; 784]);
+    let images = data.train.images.to_images().unwrap();
+    assert_eq!(images.image(2), [2; 784]);
     assert_eq!(data.shape().to_string(), "28×28×1");
     // The folder itself, and the one that torchvision makes.
     let torch = tempfile::tempdir().unwrap();
@@ -145,6 +146,44 @@ fn plain_and_gzipped_files_may_be_mixed() {
             data
         );
     }
+}
+
+/// More images than are decoded at once, and than the memory budget has room for.
+#[test]
+fn a_file_is_read_part_by_part() {
+    let dir = tempfile::tempdir().unwrap();
+    mnist(dir.path());
+    let count = 6000_u32;
+    let pixels: Vec<u8> = (0..count * 784)
+        .map(|i| (i / 784 + i % 256) as u8)
+        .collect();
+    let file = idx(8, &[count, 28, 28], &pixels);
+    let write = |name: &str, bytes: &[u8]| fs::write(dir.path().join(name), bytes).unwrap();
+    write("train-images-idx3-ubyte.gz", &gz(&file));
+    write("train-labels-idx1-ubyte.gz", &gz(&labels(&[3; 6000])));
+    let options = LoadOptions {
+        memory_budget: Some(1000),
+        ..LoadOptions::default()
+    };
+    let budget = load("mnist", Some(dir.path()), options).unwrap();
+    let all = load("mnist", Some(dir.path()), &Preprocess::default()).unwrap();
+    assert!(budget.train.images.is_on_disk() && !budget.test.images.is_on_disk());
+    assert_eq!(budget, all);
+    assert_eq!(all.train.images.to_images().unwrap().pixels(), pixels);
+
+    let name = "train-images-idx3-ubyte";
+    write(name, &file[..file.len() - 1]);
+    let error = refused(dir.path());
+    assert!(
+        error.ends_with("values: found 4703999 bytes, expected 4704000 bytes"),
+        "{error}"
+    );
+    write(name, &[file.as_slice(), &[0]].concat());
+    assert!(refused(dir.path()).contains("found more bytes, expected the end after 4704000"));
+    assert!(!verify("mnist", Some(dir.path())).unwrap().is_usable());
+    // A header that promises what the file does not have.
+    write(name, &idx(8, &[6000, 28, 28], &[]));
+    assert!(refused(dir.path()).ends_with("values: found 0 bytes, expected 4704000 bytes"));
 }
 
 #[test]

@@ -49,7 +49,7 @@ fn checked(name: &str, folder: &str) -> Option<Dataset> {
 
 /// The mean of each channel, of values from 0 to 1.
 fn mean(data: &Dataset, channel: usize) -> f64 {
-    let images = &data.train.images;
+    let images = data.train.images.to_images().unwrap();
     let values = images
         .pixels()
         .iter()
@@ -131,7 +131,7 @@ fn pacs_photographs() {
     let Some(dir) = data_dir("pacs64/photo") else {
         return;
     };
-    let preprocess = "pilot-test-224".parse().unwrap();
+    let preprocess: Preprocess = "pilot-test-224".parse().unwrap();
     let data = load("folder:pacs64/photo", Some(&dir), &preprocess).unwrap();
     let names = [
         "dog", "elephant", "giraffe", "guitar", "horse", "house", "person",

@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use everburn_backend::{from_array, param_bytes, save_params};
-use everburn_core::{Error, ImageKey, ImageShape, Images, Key, Result, State};
+use everburn_core::{Error, ImageKey, ImageShape, ImageSource, Images, Key, Result, State};
 use serde::{Deserialize, Serialize};
 
 use crate::layers::{BatchStatistics, Norm};
@@ -442,32 +442,36 @@ impl Frozen {
         &self.device
     }
 
-    /// Computes and keeps the features of images not yet known. `progress` is told after each batch
-    /// how many images of how many are done, and says whether to go on.
+    /// Computes and keeps the features of images not yet known, which are read one batch at a time.
+    /// `progress` is told after each batch how many images of how many are done, and says whether to
+    /// go on.
     ///
     /// # Errors
     /// If the images do not fit or the device fails.
     pub fn warm(
         &self,
-        images: &Images,
+        images: &dyn ImageSource,
         mut progress: impl FnMut(usize, usize) -> bool,
     ) -> Result<()> {
-        let indices: Vec<usize> = (0..images.len()).collect();
-        for batch in indices.chunks(WARM_BATCH) {
-            let batch_images = images.select(batch)?;
+        let mut done = 0;
+        for keys in images.keys().chunks(WARM_BATCH) {
+            let batch: Vec<usize> = (done..done + keys.len()).collect();
+            done += keys.len();
             let known = |key: &ImageKey| self.read().rows.contains_key(key);
-            if !batch_images.keys().iter().all(known) {
+            // Pixels may have to come from the disk: not where the features are known.
+            if !keys.iter().all(known) {
+                let batch_images = images.select(&batch)?;
                 let values = everburn_backend::to_vec(&self.compute(&batch_images)?)?;
                 let mut cache = self.cache.write().unwrap_or_else(PoisonError::into_inner);
                 let dim = self.backbone.dim();
-                for (key, row) in batch_images.keys().iter().zip(values.chunks_exact(dim)) {
+                for (key, row) in keys.iter().zip(values.chunks_exact(dim)) {
                     let next = cache.rows.len();
                     if *cache.rows.entry(*key).or_insert(next) == next {
                         cache.values.extend_from_slice(row);
                     }
                 }
             }
-            if !progress(batch.last().map_or(0, |last| last + 1), images.len()) {
+            if !progress(done, images.len()) {
                 break;
             }
         }

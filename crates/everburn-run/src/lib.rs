@@ -7,10 +7,12 @@
 //! ([`Runner::checkpoint`]), and goes on from there ([`Runner::resume`]) to the same result.
 
 mod checkpoint;
+mod epoch;
 mod files;
 mod machine;
 mod partition;
 mod plan;
+mod positions;
 mod runner;
 mod suite_folder;
 

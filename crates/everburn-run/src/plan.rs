@@ -3,6 +3,9 @@ use everburn_core::{
 };
 use everburn_stream::Manifest;
 
+use crate::epoch::Amount;
+use crate::positions::Positions;
+
 /// A stage as it will be fed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlannedStage {
@@ -24,7 +27,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// What `learner` asks for on a stream.
+    /// What `learner` asks for on a stream. Counts the batches without making them.
     ///
     /// # Errors
     /// If the stream cannot give it, with the reason.
@@ -40,6 +43,7 @@ impl Plan {
                 ),
             ));
         }
+        let positions = Positions::new(manifest);
         let mut stages = Vec::new();
         for segment in segments(manifest, spec.offline) {
             let info = segment.and_then(|task| manifest.task_info(task));
@@ -56,7 +60,13 @@ impl Plan {
             }
             for stage in asked {
                 check(&spec.method, spec.offline, manifest, &stage)?;
-                stages.push(planned(manifest, labels, segment, stage));
+                let epoch = Amount::of(manifest, &positions, labels, segment, &stage);
+                stages.push(PlannedStage {
+                    task: segment,
+                    steps: epoch.steps * stage.epochs,
+                    samples: epoch.samples * stage.epochs,
+                    stage,
+                });
             }
         }
         Ok(Self { stages })
@@ -110,94 +120,6 @@ fn check(method: &str, offline: bool, manifest: &Manifest, stage: &Stage) -> Res
         ),
         _ => Ok(()),
     }
-}
-
-fn planned(
-    manifest: &Manifest,
-    labels: &[ClassId],
-    task: Option<TaskId>,
-    stage: Stage,
-) -> PlannedStage {
-    let batches = batches(manifest, labels, task, &stage, |n| (0..n).collect());
-    let samples: usize = batches.iter().map(Vec::len).sum();
-    PlannedStage {
-        task,
-        steps: batches.len() * stage.epochs,
-        samples: samples * stage.epochs,
-        stage,
-    }
-}
-
-/// The batches of one epoch of a stage, as indices of the data set. `shuffle(n)` gives a permutation
-/// of `0..n`.
-pub(crate) fn batches(
-    manifest: &Manifest,
-    labels: &[ClassId],
-    task: Option<TaskId>,
-    stage: &Stage,
-    shuffle: impl Fn(usize) -> Vec<usize>,
-) -> Vec<Vec<u32>> {
-    let batch = stage.batch.max(1);
-    if let Source::Synthetic { steps } = stage.source {
-        return vec![Vec::new(); steps];
-    }
-    if stage.source == Source::Stream && task.is_none() {
-        // A batch never mixes two tasks, as in the official trainer.
-        let cut = manifest.batches(batch).filter_map(|(task, range)| {
-            let indices = &manifest.task(task)?.indices;
-            indices.get(range).map(<[u32]>::to_vec)
-        });
-        return cut.collect();
-    }
-    let indices: Vec<u32> = manifest
-        .tasks()
-        .filter(|(other, _)| match (stage.source, task) {
-            (Source::AllSeen, Some(task)) => *other <= task,
-            (_, Some(task)) => *other == task,
-            (_, None) => true,
-        })
-        .flat_map(|(_, task)| task.indices.iter().copied())
-        .collect();
-    let chunks = |indices: &[u32]| -> Vec<Vec<u32>> {
-        let mut chunks: Vec<Vec<u32>> = indices.chunks(batch).map(<[u32]>::to_vec).collect();
-        let incomplete = chunks.last().is_some_and(|last| last.len() < batch);
-        if stage.drop_last && incomplete {
-            chunks.pop();
-        }
-        chunks
-    };
-    match stage.order {
-        Order::Stream => chunks(&indices),
-        Order::Shuffled => {
-            let order = shuffle(indices.len());
-            let shuffled: Vec<u32> = order
-                .iter()
-                .filter_map(|at| indices.get(*at).copied())
-                .collect();
-            chunks(&shuffled)
-        }
-        Order::ByClass => by_class(&indices, labels)
-            .iter()
-            .flat_map(|class| chunks(class))
-            .collect(),
-    }
-}
-
-/// Indices by class, the classes in the order of their first appearance.
-fn by_class(indices: &[u32], labels: &[ClassId]) -> Vec<Vec<u32>> {
-    let mut seen = everburn_core::SeenClasses::default();
-    let mut groups: Vec<Vec<u32>> = Vec::new();
-    for index in indices {
-        let Some(label) = labels.get(*index as usize) else {
-            continue;
-        };
-        let group = seen.insert(*label);
-        if group == groups.len() {
-            groups.push(Vec::new());
-        }
-        groups[group].push(*index);
-    }
-    groups
 }
 
 /// The task's description for events; `None` without borders.

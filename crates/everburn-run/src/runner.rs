@@ -1,23 +1,26 @@
 use std::time::{Duration, Instant};
 
 use everburn_core::{
-    Batch, ClassId, Ctx, Error, Event, Footprint, Images, Key, Kind, Learner, Result, SeenClasses,
-    Source, Stage, Step, TaskId,
+    Batch, ClassId, Ctx, Error, Event, Footprint, ImageSource, Key, Kind, Learner, Result,
+    SeenClasses, Source, Stage, Step, TaskId,
 };
 use everburn_eval::{
     AccountedMemory, ConfusionMatrix, Evaluation, History, Moment, Period, Prequential,
 };
-use everburn_stream::{EvalPoints, EvalSchedule, Manifest, ManifestTask};
+use everburn_stream::{EvalPoints, EvalSchedule, Manifest};
 use serde::{Deserialize, Serialize};
 
 use crate::Checkpoint;
-use crate::plan::{Plan, batches, segments, task_info};
+use crate::epoch::Epoch;
+use crate::plan::{Plan, segments, task_info};
+use crate::positions::Positions;
 
 /// Images with their classes.
 #[derive(Clone, Copy, Debug)]
 pub struct Labelled<'a> {
-    /// The images.
-    pub images: &'a Images,
+    /// The images: [`Images`](everburn_core::Images) in memory, or what reads them from elsewhere. The
+    /// runner asks for one batch at a time and keeps none.
+    pub images: &'a dyn ImageSource,
     /// The class of each.
     pub labels: &'a [ClassId],
 }
@@ -136,8 +139,17 @@ pub struct Runner<'a> {
     plan: Plan,
     segments: Vec<Option<TaskId>>,
     cursor: Cursor,
-    /// The batches of the epoch that is under way, rebuilt after a resume.
-    epoch: Option<(usize, Vec<Vec<u32>>)>,
+    positions: Positions,
+    /// Steps of all stages.
+    planned_steps: u64,
+    /// Whether the learner may see all samples again.
+    sees_all: bool,
+    /// The epoch that is under way and its number, rebuilt after a resume.
+    epoch: Option<(usize, Epoch<'a>)>,
+    /// The test images of so many exposed classes, rebuilt when there are more.
+    tested: Option<(usize, Vec<usize>)>,
+    /// The accuracy of the last evaluation.
+    accuracy: Option<f64>,
     train_time: Duration,
     eval_time: Duration,
 }
@@ -193,12 +205,17 @@ impl<'a> Runner<'a> {
         };
         Ok(Self {
             segments: segments(manifest, learner.spec().offline),
+            positions: Positions::new(manifest),
+            planned_steps: plan.steps() as u64,
+            sees_all: (plan.stages.iter()).any(|planned| planned.stage.source == Source::AllSeen),
             material,
             settings,
             learner,
             plan,
             cursor,
             epoch: None,
+            tested: None,
+            accuracy: None,
             train_time: Duration::ZERO,
             eval_time: Duration::ZERO,
         })
@@ -232,6 +249,7 @@ impl<'a> Runner<'a> {
             return Err(Error::state("cursor", cursor.segment, expected));
         }
         runner.learner.restore(checkpoint.learner())?;
+        runner.accuracy = cursor.evaluations.last().and_then(Evaluation::accuracy);
         runner.cursor = cursor;
         Ok(runner)
     }
@@ -269,13 +287,9 @@ impl<'a> Runner<'a> {
         let (sum, count) = self.cursor.losses;
         Progress {
             steps: self.cursor.steps,
-            of: self.plan.steps() as u64,
+            of: self.planned_steps,
             loss: (count > 0).then(|| sum / count as f64),
-            accuracy: self
-                .cursor
-                .evaluations
-                .last()
-                .and_then(Evaluation::accuracy),
+            accuracy: self.accuracy,
         }
     }
 
@@ -449,18 +463,23 @@ impl<'a> Runner<'a> {
         Ok(())
     }
 
-    /// The batches of an epoch, from memory or made anew.
-    fn epoch_batches(&mut self, stage: &Stage, epoch: usize) -> &[Vec<u32>] {
-        if self.epoch.as_ref().is_none_or(|(kept, _)| *kept != epoch) {
-            let key = self.place("order").at(epoch as u64);
-            let labels = self.material.train.labels;
-            let task = self.task();
-            let batches = batches(self.material.manifest, labels, task, stage, |n| {
-                key.permutation(n)
-            });
-            self.epoch = Some((epoch, batches));
-        }
-        self.epoch.as_ref().map_or(&[], |(_, batches)| batches)
+    /// An epoch, from memory or made anew.
+    fn epoch(&mut self, stage: &Stage, number: usize) -> &Epoch<'a> {
+        let kept = self.epoch.take().filter(|(kept, _)| *kept == number);
+        let (_, epoch) = self.epoch.insert(match kept {
+            Some(kept) => kept,
+            None => (number, self.make_epoch(stage, number)),
+        });
+        epoch
+    }
+
+    fn make_epoch(&self, stage: &Stage, number: usize) -> Epoch<'a> {
+        let Material {
+            manifest, train, ..
+        } = self.material;
+        let key = self.place("order").at(number as u64);
+        let shuffle = |n| key.permutation(n);
+        Epoch::new(manifest, train.labels, self.task(), stage, shuffle)
     }
 
     fn step(&mut self) -> Result<()> {
@@ -472,8 +491,8 @@ impl<'a> Runner<'a> {
             self.epoch = None;
         }
         let per_epoch = match &self.epoch {
-            Some((_, batches)) => batches.len(),
-            None => self.epoch_batches(&stage, 0).len(),
+            Some((_, epoch)) => epoch.steps(),
+            None => self.epoch(&stage, 0).steps(),
         };
         if per_epoch == 0 || self.cursor.step >= per_epoch * stage.epochs {
             self.epoch = None;
@@ -482,11 +501,7 @@ impl<'a> Runner<'a> {
         }
         let epoch = self.cursor.step / per_epoch;
         let at = self.cursor.step % per_epoch;
-        let indices = self
-            .epoch_batches(&stage, epoch)
-            .get(at)
-            .cloned()
-            .unwrap_or_default();
+        let indices = self.epoch(&stage, epoch).batch(at).to_vec();
         self.observe(&stage, &indices, epoch, per_epoch)?;
         self.cursor.step += 1;
         self.cursor.steps += 1;
@@ -548,11 +563,9 @@ impl<'a> Runner<'a> {
                 .filter(|(predicted, label)| predicted == label)
                 .count()
         };
-        // A batch never mixes two tasks, and tasks may be empty.
-        let starts = self.material.manifest.starts();
-        let begun = |start: &&usize| **start as u64 <= self.cursor.passed;
-        let task = starts.iter().filter(begun).count().saturating_sub(1);
-        prequential.record(TaskId(task as u32), right as u64, batch.labels.len() as u64)?;
+        // A batch never mixes two tasks.
+        let task = self.positions.task_at(self.cursor.passed);
+        prequential.record(task, right as u64, batch.labels.len() as u64)?;
         self.eval_time += began.elapsed();
         Ok(())
     }
@@ -569,17 +582,10 @@ impl<'a> Runner<'a> {
             .schedule
             .as_mut()
             .is_some_and(|schedule| schedule.due(passed));
-        let manifest = self.material.manifest;
-        let ended = if manifest.borders {
+        let ended = if self.material.manifest.borders {
             None // evaluated after the event
         } else {
-            let starts = manifest.starts();
-            // A task without samples has no end of its own.
-            let mut tasks = manifest.tasks.iter().zip(&starts);
-            let ends_here = |(task, start): (&ManifestTask, &usize)| {
-                !task.indices.is_empty() && (start + task.indices.len()) as u64 == passed
-            };
-            tasks.position(ends_here).map(|task| TaskId(task as u32))
+            self.positions.ended_at(passed)
         };
         if periodic || ended.is_some() {
             self.evaluate(periodic, ended)?;
@@ -592,8 +598,13 @@ impl<'a> Runner<'a> {
         let began = Instant::now();
         let test = self.material.test;
         let exposed = &self.cursor.exposed;
-        let known = |index: &usize| exposed.index(test.labels[*index]).is_some();
-        let chosen: Vec<usize> = (0..test.labels.len()).filter(known).collect();
+        // Classes are never taken back, so as many classes are the same classes.
+        let kept = self.tested.take().filter(|(of, _)| *of == exposed.len());
+        let (_, chosen) = self.tested.insert(kept.unwrap_or_else(|| {
+            let known = |index: &usize| exposed.index(test.labels[*index]).is_some();
+            let chosen = (0..test.labels.len()).filter(known).collect();
+            (exposed.len(), chosen)
+        }));
         let mut predicted = Vec::with_capacity(chosen.len());
         for batch in chosen.chunks(self.settings.eval_batch) {
             predicted.extend(
@@ -611,6 +622,7 @@ impl<'a> Runner<'a> {
         let exposed = self.cursor.exposed.as_slice();
         let evaluation = Evaluation::from_predictions(moment, exposed, &labels, &predicted)?;
         self.cursor.confusion = ConfusionMatrix::from_predictions(exposed, &labels, &predicted)?;
+        self.accuracy = evaluation.accuracy();
         self.cursor.evaluations.push(evaluation);
         self.eval_time += began.elapsed();
         Ok(())
@@ -620,8 +632,7 @@ impl<'a> Runner<'a> {
     /// again has them all in its memory, wherever that is.
     fn footprint(&self) -> Footprint {
         let mut footprint = self.learner.footprint();
-        let mut stages = self.plan.stages.iter();
-        if stages.any(|planned| planned.stage.source == Source::AllSeen) {
+        if self.sees_all {
             let bytes = self.cursor.passed * self.material.train.images.shape().bytes() as u64;
             footprint.add(
                 Kind::Exemplars,

@@ -200,7 +200,9 @@ fn stopping_between_any_two_steps_changes_nothing() {
                 ..Recorder::default()
             });
             let settings = Settings::new(4);
+            let progress = runner.progress();
             runner = Runner::resume(world.material(), settings, fresh, &checkpoint).unwrap();
+            assert_eq!(runner.progress(), progress, "{stream}");
             stops += 1;
             if !runner.advance().unwrap() {
                 break;

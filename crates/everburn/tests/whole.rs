@@ -167,8 +167,10 @@ fn simplecil_is_the_nearest_class_mean_in_one_go() {
     frozen.warm(&data.train.images, |_, _| true).unwrap();
     frozen.warm(&data.test.images, |_, _| true).unwrap();
     let mut means = ClassMeans::new(frozen.backbone().dim());
-    let rows =
-        |split: &everburn::data::Split| to_vec(&frozen.features(&split.images).unwrap()).unwrap();
+    let rows = |split: &everburn::data::Split| {
+        let images = split.images.to_images().unwrap();
+        to_vec(&frozen.features(&images).unwrap()).unwrap()
+    };
     means.add(&rows(&data.train), &data.train.labels).unwrap();
     let scores = means.scores(&rows(&data.test), Similarity::Cosine).unwrap();
     let classes = means.seen().as_slice();
