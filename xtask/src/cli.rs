@@ -23,6 +23,9 @@ pub struct Cli {
 pub enum Command {
     /// Run methods × streams × seeds and print a table. Without arguments: digits, in two minutes.
     Bench(Box<BenchOptions>),
+    /// Make runs for another process, as standard input says.
+    #[command(hide = true)]
+    Worker,
     /// List the devices of this machine that this build can use.
     Devices,
     /// Look at data sets.
@@ -131,6 +134,10 @@ pub struct BenchOptions {
     /// Do only one of so many parts of the runs, such as 2/3: for several machines.
     #[arg(long, value_name = "NUMBER/OF")]
     pub partition: Option<String>,
+    /// Runs beside each other, each in a process of its own: a number, or auto for as many as cores
+    /// and memory allow (one on a GPU). Changes no result.
+    #[arg(long, value_name = "N")]
+    pub jobs: Option<String>,
     /// Print the plan and run nothing.
     #[arg(long)]
     pub dry_run: bool,

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use everburn::core::Result;
 use everburn::nn::Frozen;
-use everburn::run::{Plan, Runner};
+use everburn::run::{Plan, Runner, peak_memory, reset_peak_memory};
+use serde::{Deserialize, Serialize};
 
 use crate::job::{Job, Shared};
 
@@ -24,8 +25,18 @@ pub fn warming(shared: &Shared, frozen: &Frozen) -> Result<f64> {
     Ok(began.elapsed().as_secs_f64() * total as f64 / some.len().max(1) as f64)
 }
 
-/// Seconds that a run will take, from its beginning. `frozen`'s cache should hold what the real run's will.
-pub fn trial(shared: &Shared, job: &Job, frozen: &Frozen) -> Result<f64> {
+/// What a run will cost.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Trial {
+    /// Seconds, from its beginning.
+    pub seconds: f64,
+    /// The largest resident set of this process in the trial, in bytes, where the system tells.
+    pub peak_bytes: Option<u64>,
+}
+
+/// Tries out the beginning of a run. `frozen`'s cache should hold what the real run's will.
+pub fn trial(shared: &Shared, job: &Job, frozen: &Frozen) -> Result<Trial> {
+    reset_peak_memory();
     let plan = shared.plan(job)?;
     let tested = tested(shared, job, &plan)?;
     let learner = shared.learner(job, frozen)?;
@@ -43,12 +54,16 @@ pub fn trial(shared: &Shared, job: &Job, frozen: &Frozen) -> Result<f64> {
     let step = (runner.times()[0] - spent).as_secs_f64() / steps;
 
     let test = &shared.dataset.test.images;
-    let some: Vec<usize> = (0..test.len().min(64)).collect();
+    let batch = shared.settings(job)?.eval_batch;
+    let some: Vec<usize> = (0..test.len().min(batch)).collect();
     let some = test.select(&some)?;
     let began = Instant::now();
     runner.learner().predict(&some)?;
     let predict = began.elapsed().as_secs_f64() / some.len().max(1) as f64;
-    Ok(step * plan.steps() as f64 + predict * tested as f64)
+    Ok(Trial {
+        seconds: step * plan.steps() as f64 + predict * tested as f64,
+        peak_bytes: peak_memory(),
+    })
 }
 
 /// Predictions over all evaluations, as if the classes came evenly.

@@ -11,6 +11,7 @@ use everburn::methods::method;
 use everburn::nn::{Backbone, Frozen, Normalise, Tuning, WeightFile};
 use everburn::run::{Labelled, Material, Partition, Plan, Settings};
 use everburn::stream::{Manifest, scenario};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::code::CODE;
@@ -29,11 +30,22 @@ pub struct Shared {
 }
 
 /// One run.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Job {
     pub method: String,
     pub stream: String,
     pub seed: u64,
+}
+
+impl std::fmt::Display for Job {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            method,
+            stream,
+            seed,
+        } = self;
+        write!(f, "{method} on {stream}, seed {seed}")
+    }
 }
 
 impl Shared {

@@ -30,6 +30,9 @@ fn bench(runs: &Path) -> Command {
     command.args([
         "--test-per-class",
         "4",
+        // In one process; tests/jobs.rs kills several.
+        "--jobs",
+        "1",
         "--checkpoint-secs",
         "0",
         "--set",
