@@ -1,3 +1,7 @@
+//! Two-dimensional convolution.
+
+mod direct;
+
 use burn::backend::Flex;
 use burn::backend::flex::{FlexTensor, Layout};
 use burn::backend::ops::FloatTensorOps;
@@ -5,8 +9,8 @@ use burn::tensor::ops::ConvOptions;
 use burn::tensor::{DType, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::simd::{add, add_to, copy, vectorised};
-use super::tape::{
+use crate::kernels::simd::{add, add_to, copy, vectorised};
+use crate::kernels::tape::{
     Kernel, contiguous, is_ours, on_flex, reshaped, run, sides, tensor, turned, values,
 };
 
@@ -69,6 +73,32 @@ impl Sizes {
     /// Values of a patch.
     fn patch(&self) -> usize {
         self.inputs * self.kernel[0] * self.kernel[1]
+    }
+
+    /// Whether the kernel slides over the image instead of being multiplied with its patches: where rows are
+    /// long enough for the frame to be small beside them.
+    fn is_direct(&self) -> bool {
+        self.kernel == [3, 3]
+            && self.stride == 1
+            && self.padding <= 2
+            && self.to.iter().min() >= Some(&12)
+    }
+
+    fn frame(&self) -> direct::Frame {
+        direct::Frame {
+            channels: self.inputs,
+            from: self.from,
+            padding: self.padding,
+        }
+    }
+
+    /// Of the way back: the output's gradient in a frame.
+    fn frame_back(&self) -> direct::Frame {
+        direct::Frame {
+            channels: self.outputs,
+            from: self.to,
+            padding: 2 - self.padding,
+        }
     }
 
     /// Images whose patches are laid out beside each other.
@@ -230,8 +260,15 @@ impl Kernel<2> for Conv2d {
         let [x, weight] = [x, weight].map(contiguous);
         let sizes = self.sizes(&x, &weight);
         let group = sizes.group();
-        let flat = reshaped(weight, [sizes.outputs, sizes.patch()]);
         let mut y = vec![0.0; sizes.batch * sizes.image_out()];
+        if sizes.is_direct() {
+            let blocks = direct::blocks(values(&weight), sizes.inputs);
+            let images = y.par_chunks_mut(sizes.image_out());
+            (images.zip(values(&x).par_chunks(sizes.image_in())))
+                .for_each(|(y, x)| direct::forward(y, x, &blocks, sizes.frame()));
+            return tensor(y, [sizes.batch, sizes.outputs, sizes.to[0], sizes.to[1]]);
+        }
+        let flat = reshaped(weight, [sizes.outputs, sizes.patch()]);
         (y.par_chunks_mut((group * sizes.image_out()).max(1)))
             .zip(values(&x).par_chunks((group * sizes.image_in()).max(1)))
             .for_each(|(y, x)| {
@@ -253,6 +290,9 @@ impl Kernel<2> for Conv2d {
         let sizes = self.sizes(&x, &weight);
         let (group, pixels) = (sizes.group(), sizes.pixels());
         let (grad, shape) = (contiguous(grad), sides(&weight));
+        if sizes.is_direct() {
+            return backward_direct(&x, &weight, &grad, sizes, wanted);
+        }
         let flat = turned(&reshaped(weight, [sizes.outputs, sizes.patch()]));
         let source = values(&x);
         let grad_of = |index: usize, images: usize| {
@@ -267,21 +307,61 @@ impl Kernel<2> for Conv2d {
             });
             tensor(dx, sides(&x))
         });
-        let dw = wanted[1].then(|| {
-            let images = source
-                .par_chunks((group * sizes.image_in()).max(1))
-                .enumerate();
-            let parts: Vec<FlexTensor> = images
-                .map(|(index, x)| {
-                    let g = grad_of(index, x.len() / sizes.image_in());
-                    Flex::float_matmul(g, turned(&patches(x, &sizes)))
-                })
-                .collect();
-            // In the order of the images, whatever the number of cores.
-            let mut total = vec![0.0; sizes.outputs * sizes.patch()];
-            parts.iter().for_each(|part| add(&mut total, values(part)));
-            tensor(total, shape)
-        });
+        let dw = wanted[1]
+            .then(|| {
+                let images = source
+                    .par_chunks((group * sizes.image_in()).max(1))
+                    .enumerate();
+                let parts: Vec<FlexTensor> = images
+                    .map(|(index, x)| {
+                        let g = grad_of(index, x.len() / sizes.image_in());
+                        Flex::float_matmul(patches(x, &sizes), turned(&g))
+                    })
+                    .collect();
+                let total = in_order(parts.iter().map(values));
+                let transposed = turned(&tensor(total, [sizes.patch(), sizes.outputs]));
+                Some(reshaped(contiguous(transposed), shape))
+            })
+            .flatten();
         [dx, dw]
     }
+}
+
+fn backward_direct(
+    x: &FlexTensor,
+    weight: &FlexTensor,
+    grad: &FlexTensor,
+    sizes: Sizes,
+    wanted: [bool; 2],
+) -> [Option<FlexTensor>; 2] {
+    let (source, g) = (values(x), values(grad));
+    let dx = wanted[0].then(|| {
+        let turned = direct::turned(values(weight), sizes.inputs);
+        let blocks = direct::blocks(&turned, sizes.outputs);
+        let mut dx = vec![0.0; source.len()];
+        let images = dx.par_chunks_mut(sizes.image_in());
+        (images.zip(g.par_chunks(sizes.image_out())))
+            .for_each(|(dx, g)| direct::forward(dx, g, &blocks, sizes.frame_back()));
+        tensor(dx, sides(x))
+    });
+    let dw = wanted[1].then(|| {
+        let images = source.par_chunks(sizes.image_in());
+        let parts: Vec<Vec<f32>> = images
+            .zip(g.par_chunks(sizes.image_out()))
+            .map(|(x, g)| {
+                let mut part = vec![0.0; sizes.outputs * sizes.patch()];
+                direct::weight_grad(&mut part, x, g, sizes.frame());
+                part
+            })
+            .collect();
+        tensor(in_order(parts.iter().map(Vec::as_slice)), sides(weight))
+    });
+    [dx, dw]
+}
+
+/// The sum of vectors, in their order whatever the number of cores.
+fn in_order<'a>(mut parts: impl Iterator<Item = &'a [f32]>) -> Vec<f32> {
+    let mut total = parts.next().unwrap_or_default().to_vec();
+    parts.for_each(|part| add(&mut total, part));
+    total
 }
