@@ -13,6 +13,7 @@ use everburn::run::{Partition, SuiteFolder, peak_memory, read_ledger, write_atom
 use indicatif::HumanDuration;
 
 use crate::beside::{Jobs, threads};
+use crate::cache::{Cache, Common};
 use crate::cli::BenchOptions;
 use crate::code::CODE;
 use crate::drive::{Driver, Finished, Interrupted, Terms, Watch, stop_on_ctrl_c};
@@ -35,7 +36,7 @@ pub fn bench(options: BenchOptions) -> anyhow::Result<()> {
         command: command(std::env::args().skip(1)),
     };
     terms.interval()?;
-    let shared = Shared::load(suite)?;
+    let shared = Shared::load(suite, Cache::new(&options.cache)?)?;
     let jobs = shared.jobs(partition);
     for job in &jobs {
         shared.plan(job)?;
@@ -145,12 +146,13 @@ impl<'a> Bench<'a> {
         let mut order = Order {
             suite: self.shared.suite.clone(),
             folder: self.folder.path().to_owned(),
+            cache: self.shared.cache.clone(),
             terms: self.terms.clone(),
         };
         order.terms.jobs = beside.number(self.shared, &left, &order, &self.screen)?;
         match order.terms.jobs {
             1 => self.one_by_one(&todo, order.terms)?,
-            _ => self.beside(&todo, order)?,
+            _ => self.beside(&todo, &left, order)?,
         }
         Ok(ids)
     }
@@ -180,8 +182,13 @@ impl<'a> Bench<'a> {
 
     /// Makes the runs in processes of their own. Lines are appended in the order of the suite, however
     /// the runs end, so that the ledger is the same to the byte.
-    fn beside(&self, todo: &[Todo], mut order: Order) -> anyhow::Result<()> {
+    fn beside(&self, todo: &[Todo], left: &[Job], mut order: Order) -> anyhow::Result<()> {
         let beside = order.terms.jobs;
+        // Until the processes have ended.
+        let _common = self.features(left)?.inspect(|common| {
+            order.cache = common.cache.clone();
+        });
+        order.cache = order.cache.divided(beside);
         // What may stay in memory may stay there once.
         let share = |bytes: u64| bytes / beside as u64;
         order.suite.memory_budget = order.suite.memory_budget.map(share);
@@ -200,6 +207,22 @@ impl<'a> Bench<'a> {
         };
         let all = pool::run(&order, todo, threads(beside), &self.screen, done);
         all.inspect_err(|_| self.screen.clear())
+    }
+
+    /// Features of all images for the processes that make these runs, if they begin with one backbone.
+    fn features(&self, left: &[Job]) -> anyhow::Result<Option<Common>> {
+        let Some(frozen) = &self.shared.pretrained else {
+            return Ok(None);
+        };
+        for job in left {
+            if self.shared.is_frozen(job)? {
+                let mut driver = Driver::new(self.shared, self.terms.clone(), &self.screen)?;
+                let warmed = driver.warm(frozen)?;
+                let (cache, suite) = (&self.shared.cache, self.folder.path());
+                return Ok(Some(Common::new(cache, self.shared, &warmed, suite)?));
+            }
+        }
+        Ok(None)
     }
 
     /// What another process has left in a run's folder.
@@ -234,14 +257,17 @@ fn took(run: &Finished) -> String {
 
 /// The command without what changes no result.
 fn command(arguments: impl Iterator<Item = String>) -> String {
-    const LEFT_OUT: [&str; 7] = [
+    const LEFT_OUT: [&str; 10] = [
+        "--cache-dir",
+        "--cache-limit",
+        "--cache-memory",
+        "--checkpoint-secs",
+        "--data-dir",
         "--jobs",
+        "--memory-budget",
         "--partition",
         "--runs-dir",
-        "--data-dir",
-        "--memory-budget",
         "--spool-dir",
-        "--checkpoint-secs",
     ];
     let mut words = vec!["cargo xtask".to_owned()];
     let mut value = false;
@@ -251,7 +277,7 @@ fn command(arguments: impl Iterator<Item = String>) -> String {
             value = false;
         } else if LEFT_OUT.contains(&word.as_str()) {
             value = true;
-        } else if !name.is_some_and(|name| LEFT_OUT.contains(&name)) {
+        } else if word != "--no-cache" && !name.is_some_and(|name| LEFT_OUT.contains(&name)) {
             let plain = |c: char| c.is_ascii_alphanumeric() || "-_.,:=/+@%".contains(c);
             words.push(match word.chars().all(plain) {
                 true => word,
@@ -406,7 +432,7 @@ mod tests {
 
     #[test]
     fn the_command_is_kept_without_what_changes_no_result() {
-        let words = "bench --partition 2/3 --jobs 4 --seeds 0..3 --runs-dir=/tmp/x --set er.buffer=200 --data-dir d \
+        let words = "bench --partition 2/3 --jobs 4 --no-cache --cache-dir=x --seeds 0..3 --runs-dir=/tmp/x --set er.buffer=200 --data-dir d \
              --memory-budget 512";
         let kept = command(words.split(' ').map(str::to_owned));
         assert_eq!(kept, "cargo xtask bench --seeds 0..3 --set er.buffer=200");

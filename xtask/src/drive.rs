@@ -13,6 +13,7 @@ use everburn::run::{Checkpoint, RunFolder, Runner, peak_memory, reset_peak_memor
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use crate::cache::{Filled, fill};
 use crate::code::{RUSTC, commit, dirty};
 use crate::job::{Job, Shared};
 
@@ -53,6 +54,8 @@ pub trait Watch {
     fn steps(&self, job: &Job, more: u64);
     /// So many of so many images have features.
     fn warming(&self, done: usize, of: usize);
+    /// All images have features.
+    fn filled(&self, filled: Filled);
     /// Something to read.
     fn note(&self, text: &str);
     /// Whether to end at the next step.
@@ -95,7 +98,8 @@ pub struct Driver<'a> {
     interval: Duration,
     watch: &'a dyn Watch,
     device: String,
-    warmed: bool,
+    /// The backbone that all runs begin with, once all images have features.
+    warmed: Option<Frozen>,
 }
 
 impl<'a> Driver<'a> {
@@ -106,8 +110,25 @@ impl<'a> Driver<'a> {
             interval: terms.interval()?,
             terms,
             watch,
-            warmed: false,
+            warmed: None,
         })
+    }
+
+    /// The backbone of a run on features, with the features of all images.
+    pub fn warm(&mut self, frozen: &Frozen) -> anyhow::Result<Frozen> {
+        if let Some(warmed) = &self.warmed {
+            return Ok(warmed.clone());
+        }
+        if self.shared.pretrained.is_some() {
+            let (warmed, filled) = fill(self.shared, frozen, self.watch)?;
+            self.watch.filled(filled);
+            return Ok(self.warmed.insert(warmed).clone());
+        }
+        // Random weights are others for each seed.
+        let frozen = self.shared.cache.attach(frozen.clone())?;
+        let (warmed, filled) = fill(self.shared, &frozen, self.watch)?;
+        self.watch.filled(filled);
+        Ok(warmed)
     }
 
     /// Sees to it that a run's folder holds its result. The ledger, and with it the checkpoint, is the
@@ -132,11 +153,13 @@ impl<'a> Driver<'a> {
                 before: true,
             });
         }
-        if self.shared.is_frozen(job)? && !self.warmed {
-            self.warm(frozen)?;
-            // A backbone with random weights is another one for each seed.
-            self.warmed = !self.shared.suite.backbone.is_random();
-        }
+        let warmed;
+        let frozen = if self.shared.is_frozen(job)? {
+            warmed = self.warm(frozen)?;
+            &warmed
+        } else {
+            frozen
+        };
         folder.describe(
             &self.shared.config_text(job, frozen)?,
             self.shared.manifest(job)?,
@@ -202,24 +225,6 @@ impl<'a> Driver<'a> {
             Some(checkpoint) => Runner::resume(material, settings, learner, &checkpoint)?,
             None => Runner::new(material, settings, learner)?,
         })
-    }
-
-    /// Computes the features of all images.
-    fn warm(&self, frozen: &Frozen) -> anyhow::Result<()> {
-        let dataset = &self.shared.dataset;
-        let total = dataset.train.len() + dataset.test.len();
-        let mut before = 0;
-        for images in [&dataset.train.images, &dataset.test.images] {
-            frozen.warm(images, |done, _| {
-                self.watch.warming(before + done, total);
-                !self.watch.stop()
-            })?;
-            before += images.len();
-        }
-        match self.watch.stop() {
-            true => Err(Interrupted.into()),
-            false => Ok(()),
-        }
     }
 
     fn drive(

@@ -14,6 +14,7 @@ use everburn::stream::{Manifest, scenario};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::cache::Cache;
 use crate::code::CODE;
 use crate::suite::{BackboneChoice, Suite};
 
@@ -25,7 +26,8 @@ pub struct Shared {
     /// By stream and seed.
     pub manifests: BTreeMap<(String, u64), Manifest>,
     /// The backbone, if all runs begin with the same weights.
-    pretrained: Option<Frozen>,
+    pub pretrained: Option<Frozen>,
+    pub cache: Cache,
     device: Device,
 }
 
@@ -50,7 +52,7 @@ impl std::fmt::Display for Job {
 
 impl Shared {
     /// Loads what the suite needs, and compiles its streams.
-    pub fn load(suite: Suite) -> anyhow::Result<Self> {
+    pub fn load(suite: Suite, cache: Cache) -> anyhow::Result<Self> {
         let device = suite.device.open()?;
         let dataset = load_dataset(&suite)?;
         let mut manifests = BTreeMap::new();
@@ -78,9 +80,11 @@ impl Shared {
             }
             BackboneChoice::ResNet18(_) => None,
         };
+        let frozen = pretrained.map(|backbone| Frozen::new(backbone, &device));
         Ok(Self {
             dataset_hash: dataset.identity()?,
-            pretrained: pretrained.map(|backbone| Frozen::new(backbone, &device)),
+            pretrained: frozen.map(|frozen| cache.attach(frozen)).transpose()?,
+            cache,
             suite,
             dataset,
             manifests,

@@ -1,6 +1,7 @@
 //! `cargo xtask`: the command line of everburn. The only part that talks to the terminal.
 
 mod bench;
+mod cache;
 mod beside;
 mod cli;
 mod code;
@@ -32,6 +33,7 @@ fn main() {
         Command::Method(command) => commands::method(command),
         Command::NewMethod(options) => new_method::new_method(options),
         Command::Ledger(command) => ledger::ledger(command),
+        Command::Cache(command) => cache::cache(command),
         Command::Report(options) => report::report(options),
     };
     match done {

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use everburn::eval::RunRecord;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::cache::Filled;
 use crate::drive::Watch;
 use crate::job::Job;
 
@@ -73,6 +74,13 @@ impl Watch for Screen {
                 bar.finish_and_clear();
             }
             self.bar.reset_eta();
+        }
+    }
+
+    fn filled(&self, filled: Filled) {
+        if self.quiet {
+            let Filled { computed, cached } = filled;
+            eprintln!("features of all images: {computed} computed, {cached} from the cache");
         }
     }
 

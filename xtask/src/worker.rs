@@ -17,6 +17,7 @@ use everburn::core::Error;
 use everburn::run::RunFolder;
 use serde::{Deserialize, Serialize};
 
+use crate::cache::{Cache, Filled};
 use crate::drive::{Driver, Interrupted, Terms, Watch, stop_on_ctrl_c};
 use crate::estimate::{self, Trial};
 use crate::job::{Job, Shared};
@@ -32,6 +33,7 @@ pub struct Order {
     pub suite: Suite,
     /// The suite's folder, which the asking process has locked.
     pub folder: PathBuf,
+    pub cache: Cache,
     pub terms: Terms,
 }
 
@@ -106,7 +108,7 @@ fn work(lines: &Receiver<String>, asker: &Asker) -> anyhow::Result<()> {
         return Ok(());
     };
     let order: Order = serde_json::from_str(&order).context("the order of the asking process")?;
-    let shared = Shared::load(order.suite)?;
+    let shared = Shared::load(order.suite, order.cache)?;
     let mut driver = Driver::new(&shared, order.terms, asker)?;
     while let Ok(task) = lines.recv() {
         match serde_json::from_str(&task).context("a task of the asking process")? {
@@ -174,6 +176,8 @@ impl Watch for Asker {
             self.say(&Answer::Warming(done, of));
         }
     }
+
+    fn filled(&self, _: Filled) {}
 
     fn note(&self, text: &str) {
         self.say(&Answer::Note(text.to_owned()));
