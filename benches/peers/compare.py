@@ -48,6 +48,8 @@ def main():
     parser.add_argument("--seconds", type=float, default=0.4, help="of each side in each round, about")
     options = parser.parse_args()
     target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).expanduser()
+    # As .cargo/config.toml has it for `cargo run`.
+    os.environ.setdefault("MIMALLOC_PURGE_DELAY", "-1")
     ours = Peer([target / "debug" / "peer"], greets=False)
     theirs = Peer([sys.executable, pathlib.Path(__file__).with_name("torch_peer.py")], greets=True)
     version, threads = theirs.greeting.split()

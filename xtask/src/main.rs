@@ -22,7 +22,11 @@ use everburn::core::Error;
 
 use crate::cli::{Cli, Command};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() {
+    everburn::backend::use_this_thread();
     let cli = Cli::parse();
     let done = match cli.command {
         Command::Bench(options) => bench::bench(*options),

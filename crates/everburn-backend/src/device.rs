@@ -231,6 +231,17 @@ fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
+/// Whether a device computes beside the processor, which then waits for it only where it reads a result.
+pub fn works_alone(device: &Device) -> bool {
+    let device = device.clone().without_autodiff();
+    #[cfg(feature = "ndarray")]
+    #[allow(deprecated)]
+    if device == Device::ndarray() {
+        return false;
+    }
+    device != Device::flex()
+}
+
 /// Makes the calling thread one of those that compute on the CPU, for the rest of the process; a program
 /// calls it once, first thing in `main`, on the thread that will drive its learners.
 ///

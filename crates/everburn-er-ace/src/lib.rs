@@ -103,7 +103,7 @@ fn update(
     memory: &Reservoir,
     batch: &Batch,
     key: Key,
-) -> Result<f32> {
+) -> Result<Option<f32>> {
     let seen = net.seen();
     let present = batch.labels.iter().filter_map(|class| seen.index(*class));
     let (present, newest): (Vec<usize>, _) = (present.collect(), seen.len() - 1);

@@ -135,7 +135,7 @@ fn update(
     memory: &Reservoir,
     batch: &Batch,
     key: Key,
-) -> Result<f32> {
+) -> Result<Option<f32>> {
     let Some((images, labels)) = memory.draw(config.replay_batch, key.child("draw"))? else {
         let key = key.child("stream");
         return net.step(&batch.images, &batch.labels, batch.view, key);

@@ -1,12 +1,12 @@
 //! A backbone with all that turns an image into a feature: input size, normalisation, weights.
 
-use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use everburn_backend::{from_array, param_bytes, save_params};
-use everburn_core::{Error, ImageKey, ImageShape, ImageSource, Images, Key, Result, State};
+use everburn_cache::FeatureStore;
+use everburn_core::{Error, ImageShape, ImageSource, Images, Key, Result, State};
 use serde::{Deserialize, Serialize};
 
 use crate::layers::{BatchStatistics, Norm};
@@ -400,36 +400,61 @@ fn fit_pos_embed(file: &mut WeightFile, grid: usize, device: &Device) -> Result<
     Ok(())
 }
 
-/// Features of images by what the images are.
-///
-/// Filled only by [`Frozen::warm`], in batches of a fixed size and order: then a feature does not
-/// depend on which images happened to share its batch, and a run that was killed and resumed, which
-/// fills its cache anew, gets the same bytes.
-#[derive(Debug, Default)]
-struct Features {
-    rows: HashMap<ImageKey, usize>,
-    values: Vec<f32>,
-}
-
-/// A backbone that is never trained, with a cache of its features. Clones share the cache.
+/// A backbone that is never trained, with a store of its features. Clones share the store.
 #[derive(Clone, Debug)]
 pub struct Frozen {
     backbone: Arc<Backbone>,
     device: Device,
-    cache: Arc<RwLock<Features>>,
+    store: FeatureStore,
 }
 
-/// Images per forward pass when the cache is filled.
-const WARM_BATCH: usize = 64;
+/// Images of a forward pass that fills the store.
+///
+/// Kernels round differently by the size of a batch, so this is always the size, whatever is missing: a
+/// feature then does not depend on which images happened to be computed with it, and a run that was
+/// killed and resumed, or that finds features of another suite, gets the same bytes.
+const STORE_BATCH: usize = 64;
 
 impl Frozen {
-    /// A frozen backbone with an empty cache.
+    /// A frozen backbone whose features are kept in memory.
     pub fn new(backbone: Backbone, device: &Device) -> Self {
+        let store = FeatureStore::in_memory(backbone.dim());
         Self {
             backbone: Arc::new(backbone),
             device: device.clone(),
-            cache: Arc::default(),
+            store,
         }
+    }
+
+    /// The same backbone with another store, of [`extractor`](Self::extractor)'s name where it lies on
+    /// the disk.
+    ///
+    /// # Errors
+    /// If its rows have another width than the features.
+    pub fn with_store(self, store: FeatureStore) -> Result<Self> {
+        if store.dim() != self.backbone.dim() {
+            let expected = format!("{}, the width of a feature", self.backbone.dim());
+            return Err(Error::input(
+                "width of a feature store",
+                store.dim(),
+                expected,
+            ));
+        }
+        Ok(Self { store, ..self })
+    }
+
+    /// The store of its features.
+    pub fn store(&self) -> &FeatureStore {
+        &self.store
+    }
+
+    /// The name in a store of what this computes: a hash of weights, input size, normalisation, kind of
+    /// device, and `computed_by`, where the caller says what else may change the last bits of a feature: the
+    /// code and the processor.
+    pub fn extractor(&self, computed_by: &str) -> String {
+        let identity = self.backbone.identity();
+        let text = format!("{identity} {:?} {STORE_BATCH} {computed_by}", self.device);
+        blake3::hash(text.as_bytes()).to_hex().to_string()
     }
 
     /// The backbone.
@@ -442,9 +467,8 @@ impl Frozen {
         &self.device
     }
 
-    /// Computes and keeps the features of images not yet known, which are read one batch at a time.
-    /// `progress` is told after each batch how many images of how many are done, and says whether to
-    /// go on.
+    /// Computes and keeps the features of images that the store lacks, which alone are read. `progress` is
+    /// told before and after each batch how many images of how many are done, and says whether to go on.
     ///
     /// # Errors
     /// If the images do not fit or the device fails.
@@ -453,42 +477,32 @@ impl Frozen {
         images: &dyn ImageSource,
         mut progress: impl FnMut(usize, usize) -> bool,
     ) -> Result<()> {
-        let mut done = 0;
-        for keys in images.keys().chunks(WARM_BATCH) {
-            let batch: Vec<usize> = (done..done + keys.len()).collect();
-            done += keys.len();
-            let known = |key: &ImageKey| self.read().rows.contains_key(key);
-            // Pixels may have to come from the disk: not where the features are known.
-            if !keys.iter().all(known) {
-                let batch_images = images.select(&batch)?;
-                let values = everburn_backend::to_vec(&self.compute(&batch_images)?)?;
-                let mut cache = self.cache.write().unwrap_or_else(PoisonError::into_inner);
-                let dim = self.backbone.dim();
-                for (key, row) in keys.iter().zip(values.chunks_exact(dim)) {
-                    let next = cache.rows.len();
-                    if *cache.rows.entry(*key).or_insert(next) == next {
-                        cache.values.extend_from_slice(row);
-                    }
-                }
+        let (missing, total) = (self.store.load(images.keys()), images.len());
+        let mut done = total - missing.len();
+        for batch in missing.chunks(STORE_BATCH) {
+            if !progress(done, total) {
+                return Ok(());
             }
-            if !progress(done, images.len()) {
-                break;
-            }
+            let mut filled: Vec<usize> = batch.to_vec();
+            filled.resize(STORE_BATCH, batch[0]);
+            let chosen = images.select(&filled)?;
+            let values = everburn_backend::to_vec(&self.compute(&chosen)?)?;
+            let keys = chosen.keys().get(..batch.len()).unwrap_or_default();
+            let values = values.get(..batch.len() * self.backbone.dim());
+            self.store.put(keys, values.unwrap_or_default())?;
+            done += batch.len();
         }
+        self.store.flush();
+        progress(done, total);
         Ok(())
     }
 
-    /// Bytes of the cache.
-    pub fn cache_bytes(&self) -> u64 {
-        4 * self.read().values.len() as u64
-    }
-
-    /// Features `[batch, dim]`, from the cache where all of them are known.
+    /// Features `[batch, dim]`, from the store where all of them are known.
     ///
     /// # Errors
     /// If the images do not fit.
     pub fn features(&self, images: &Images) -> Result<Tensor<2>> {
-        match self.cached(images.keys()) {
+        match self.store.get(images.keys()).filter(|_| !images.is_empty()) {
             Some(values) => {
                 let data = TensorData::new(values, [images.len(), self.backbone.dim()]);
                 Ok(Tensor::from_data(data, &self.device))
@@ -505,22 +519,5 @@ impl Frozen {
 
     fn compute(&self, images: &Images) -> Result<Tensor<2>> {
         Ok(self.forward(self.backbone.load(images, &self.device)?))
-    }
-
-    fn cached(&self, keys: &[ImageKey]) -> Option<Vec<f32>> {
-        if keys.is_empty() {
-            return None;
-        }
-        let (cache, dim) = (self.read(), self.backbone.dim());
-        let mut values = Vec::with_capacity(keys.len() * dim);
-        for key in keys {
-            let row = *cache.rows.get(key)?;
-            values.extend_from_slice(&cache.values[row * dim..(row + 1) * dim]);
-        }
-        Some(values)
-    }
-
-    fn read(&self) -> std::sync::RwLockReadGuard<'_, Features> {
-        self.cache.read().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -7,7 +7,7 @@ use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor};
 use everburn_backend::{
     Clipping, Group, Optimiser, Rule, collect_grads, from_state, load_params, param_bytes, params,
-    random, save_params, to_vec, track, untrack,
+    random, save_params, to_vec, track, untrack, works_alone,
 };
 use everburn_core::{
     Checker, ClassId, Error, Footprint, Images, Key, Kind, Output, Result, SeenClasses, State, View,
@@ -190,6 +190,31 @@ pub struct Network {
     seen: SeenClasses,
     device: Device,
     head_key: Key,
+    /// Losses that a device which works on its own still holds.
+    unread: Vec<Tensor<1>>,
+}
+
+/// Steps after which the losses of a device which works on its own are read.
+///
+/// Reading one waits for all that was asked of the device before: the processor would prepare nothing
+/// while the device computes, and the device compute nothing while the processor prepares.
+const READ_EVERY: usize = 32;
+
+/// A loss, if it is a number: a diverged network would go on in silence.
+pub(crate) fn check_loss(method: &str, loss: f32) -> Result<f32> {
+    if loss.is_finite() {
+        return Ok(loss);
+    }
+    Err(Error::other(
+        format!("training of `{method}`"),
+        format!("the loss is {loss}: it has diverged; try a smaller learning rate"),
+    ))
+}
+
+/// The mean of losses, read from the device at once.
+fn mean_loss(losses: &[Tensor<1>]) -> Result<f32> {
+    let values = to_vec(&Tensor::cat(losses.to_vec(), 0))?;
+    Ok(values.iter().sum::<f32>() / values.len().max(1) as f32)
 }
 
 fn columns(seen: &SeenClasses, labels: &[ClassId], device: &Device) -> Result<Tensor<1, Int>> {
@@ -255,6 +280,7 @@ impl Network {
             seen: SeenClasses::default(),
             device: device.clone(),
             head_key: key.child("head"),
+            unread: Vec::new(),
         })
     }
 
@@ -336,14 +362,15 @@ impl Network {
         }
     }
 
-    /// Goes back along the tape from the loss, and makes one step. Returns the loss.
+    /// Goes back along the tape from the loss, and makes one step. Returns the loss; on a device that works
+    /// on its own, every so many steps the mean of the losses since, and nothing otherwise.
     ///
     /// # Errors
     /// If the device fails.
-    pub fn update(&mut self, tape: Tape, loss: Tensor<1>) -> Result<f32> {
+    pub fn update(&mut self, tape: Tape, loss: Tensor<1>) -> Result<Option<f32>> {
         let mut grads = collect_grads(&tape.trained, loss.backward());
         if let Some(clipping) = self.clipping {
-            clipping.apply(&mut grads)?;
+            clipping.apply(&mut grads);
         }
         let mut trained = untrack(self.optimiser.step(tape.trained, grads)?);
         if let Some(backbone) = &mut trained.backbone {
@@ -352,8 +379,20 @@ impl Network {
             }
         }
         self.trained = trained;
-        let value = to_vec(&loss.without_autodiff())?;
-        Ok(value.first().copied().unwrap_or(f32::NAN))
+        self.unread.push(loss.without_autodiff());
+        if works_alone(&self.device) && self.unread.len() < READ_EVERY {
+            return Ok(None);
+        }
+        let unread = std::mem::take(&mut self.unread);
+        mean_loss(&unread).map(Some)
+    }
+
+    /// Checks the losses not yet read, so that no network that has diverged is saved or asked.
+    fn check_unread(&self) -> Result<()> {
+        if self.unread.is_empty() {
+            return Ok(());
+        }
+        check_loss("a network", mean_loss(&self.unread)?).map(|_| ())
     }
 
     /// One step on the mean cross-entropy of a batch over all classes seen.
@@ -366,7 +405,7 @@ impl Network {
         labels: &[ClassId],
         view: View,
         key: Key,
-    ) -> Result<f32> {
+    ) -> Result<Option<f32>> {
         let mut live = self.live();
         let loss = live.loss(images, labels, view, key)?;
         let tape = live.into_tape();
@@ -396,6 +435,7 @@ impl Network {
         let Some(head) = &self.trained.head else {
             return Output::new(Vec::new(), Vec::new());
         };
+        self.check_unread()?;
         let scores = to_vec(&head.forward(self.features(images)?, self.classifier))?;
         Output::new(self.seen.as_slice().to_vec(), scores)
     }
@@ -425,6 +465,7 @@ impl Network {
     /// # Errors
     /// If the device fails.
     pub fn save(&self) -> Result<State> {
+        self.check_unread()?;
         let mut state = State::default();
         state.nest("trained", save_params(&self.trained)?);
         state.nest("optimiser", self.optimiser.save()?);
@@ -480,6 +521,7 @@ impl Network {
         check_moments(&moments, &trained, self.rule)?;
         self.optimiser.restore(&moments, &self.device)?;
         (self.trained, self.seen, self.head_key) = (trained, seen, head_key);
+        self.unread.clear();
         Ok(())
     }
 }

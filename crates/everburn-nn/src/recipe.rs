@@ -5,6 +5,7 @@ use everburn_core::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::network::check_loss;
 use crate::{Augment, Classifier, Frozen, Network, Preset, Setting, Training, Tuning};
 
 /// How the gradient-trained baselines are trained: the same for all of them, so that they differ in
@@ -283,8 +284,9 @@ impl Trainee {
     }
 
     /// Learns from a batch by the recipe: its classes get their rows of the head, the rates are those
-    /// of the step, and `update` makes one step of the optimiser and returns its loss — once, or
-    /// `online_updates` times on a single-pass stream, each time with a key of its own.
+    /// of the step, and `update` makes one step of the optimiser and returns what
+    /// [`Network::update`] does — once, or `online_updates` times on a single-pass stream, each time with
+    /// a key of its own.
     ///
     /// # Errors
     /// If the batch holds no image or another number of labels, `update` fails, or a loss is not a
@@ -295,7 +297,7 @@ impl Trainee {
         batch: &Batch,
         step: &Step,
         cx: &Ctx,
-        mut update: impl FnMut(&mut Network, Key) -> Result<f32>,
+        mut update: impl FnMut(&mut Network, Key) -> Result<Option<f32>>,
     ) -> Result<StepLog> {
         let (images, labels) = (batch.images.len(), batch.labels.len());
         if images == 0 {
@@ -314,7 +316,11 @@ impl Trainee {
         let mut loss = None;
         for number in 0..updates {
             let key = cx.key.child("update").at(number as u64);
-            loss = Some(check_loss(method, update(&mut self.net, key)?)?);
+            let read = update(&mut self.net, key)?;
+            loss = read
+                .map(|loss| check_loss(method, loss))
+                .transpose()?
+                .or(loss);
         }
         Ok(StepLog { loss })
     }
@@ -338,16 +344,5 @@ impl Trainee {
         self.net.restore(state)?;
         self.source = source;
         Ok(())
-    }
-}
-
-fn check_loss(method: &str, loss: f32) -> Result<f32> {
-    if loss.is_finite() {
-        Ok(loss)
-    } else {
-        Err(Error::other(
-            format!("training of `{method}`"),
-            format!("the loss is {loss}: it has diverged; try a smaller learning rate"),
-        ))
     }
 }

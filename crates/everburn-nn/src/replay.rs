@@ -55,7 +55,7 @@ impl Replay {
         batch: &Batch,
         step: &Step,
         cx: &Ctx,
-        mut update: impl FnMut(&mut Network, &Reservoir, Key) -> Result<f32>,
+        mut update: impl FnMut(&mut Network, &Reservoir, Key) -> Result<Option<f32>>,
     ) -> Result<StepLog> {
         let memory = &self.memory;
         let update = |net: &mut Network, key| update(net, memory, key);

@@ -125,7 +125,7 @@ fn cached_features_are_those_of_the_network_and_do_not_depend_on_the_batch() {
     let cold = Frozen::new(Backbone::embedded(&device).unwrap(), &device);
     let warm = Frozen::new(Backbone::embedded(&device).unwrap(), &device);
     warm.warm(&images, |_, _| true).unwrap();
-    assert_eq!(warm.cache_bytes(), 7 * 128 * 4);
+    assert_eq!(warm.store().stats().bytes_in_memory, 7 * 128 * 4);
     let some = images.select(&[5, 2, 5]).unwrap();
     let [computed, cached] = [&cold, &warm].map(|f| to_vec(&f.features(&some).unwrap()).unwrap());
     let largest = computed.iter().fold(0.0_f32, |a, b| a.max(b.abs()));

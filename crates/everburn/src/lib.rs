@@ -6,6 +6,7 @@
 //! ([`methods`]). Each of them also works alone; depend on the one that you need.
 
 pub use everburn_backend as backend;
+pub use everburn_cache as cache;
 pub use everburn_core as core;
 pub use everburn_data as data;
 pub use everburn_eval as eval;

@@ -63,7 +63,7 @@ impl MyMethod {
     }
 
     /// One step of the optimiser; returns the loss.
-    fn update(net: &mut Network, batch: &Batch, key: Key) -> Result<f32> {
+    fn update(net: &mut Network, batch: &Batch, key: Key) -> Result<Option<f32>> {
         let mut live = net.live();
         let loss = live.loss(&batch.images, &batch.labels, batch.view, key)?;
         let tape = live.into_tape();
