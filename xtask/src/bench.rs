@@ -174,8 +174,8 @@ impl<'a> Bench<'a> {
             if finished.before {
                 self.screen.steps(job, *steps);
             }
-            self.screen.ended(job, &finished.record, &took(&finished));
             self.append(&finished)?;
+            self.screen.ended(job, &finished.record, &took(&finished));
         }
         Ok(())
     }
@@ -376,10 +376,12 @@ fn dry_run(
         let done = ledger.get(&provenance.run_id)?.is_some() || result.exists();
         if shared.is_frozen(job)? && !warmed && !done {
             let seconds = estimate::warming(shared, &frozen)?;
-            text += &format!(
-                "features of all images, once: about {}\n",
-                format::seconds(seconds)
-            );
+            if seconds > 0.0 {
+                text += &format!(
+                    "features of all images, once: about {}\n",
+                    format::seconds(seconds)
+                );
+            }
             total += seconds;
             warmed = !shared.suite.backbone.is_random();
             // The trial needs the features of the images that it meets.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use everburn::cache::{FeatureStore, Limits, clear, summary};
-use everburn::core::{Error, ImageSource, Result};
+use everburn::core::{Error, Result};
 use everburn::eval::format;
 use everburn::nn::Frozen;
 use indicatif::HumanDuration;
@@ -97,11 +97,9 @@ impl Cache {
 /// processor, whose vector instructions decide in which order is added.
 fn computed_by() -> String {
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let line = |name: &str| {
-        let mut lines = info.lines();
-        lines.find(|line| line.starts_with(name)).unwrap_or(name)
-    };
-    let processor = [line("model name"), line("flags"), line("Features")].join("\n");
+    let line = |name: &str| info.lines().find(|line| line.starts_with(name));
+    let lines = [line("model name"), line("flags"), line("Features")];
+    let processor = lines.map(Option::unwrap_or_default).join("\n");
     let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
     format!("{} {RUSTC} {os} {arch} {processor}", *FEATURE_CODE)
 }
@@ -209,7 +207,9 @@ impl Common {
             .with_store(FeatureStore::in_memory(frozen.backbone().dim()))?;
         let keys = || {
             let images = [&shared.dataset.train.images, &shared.dataset.test.images];
-            images.into_iter().flat_map(|images| images.keys().iter().copied())
+            images
+                .into_iter()
+                .flat_map(|images| images.keys().iter().copied())
         };
         let found = cache.attach(plain.clone())?;
         if keys().all(|key| found.store().contains(&key)) {

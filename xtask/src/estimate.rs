@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use everburn::cache::FeatureStore;
 use everburn::core::Result;
 use everburn::nn::Frozen;
 use everburn::run::{Plan, Runner, peak_memory, reset_peak_memory};
@@ -12,17 +13,24 @@ use crate::job::{Job, Shared};
 /// How long a trial of one method on one stream may take.
 const TRIAL: Duration = Duration::from_millis(1500);
 
-/// Seconds to fill the feature cache with all images, from the first few of them.
+/// Seconds to compute the features that are missing, from a few images.
 pub fn warming(shared: &Shared, frozen: &Frozen) -> Result<f64> {
     let images = &shared.dataset.train.images;
-    let total = images.len() + shared.dataset.test.images.len();
+    let all = [images, &shared.dataset.test.images];
+    let missing = all.map(|images| frozen.store().missing(images.keys()).len());
+    let missing: usize = missing.iter().sum();
+    if missing == 0 {
+        return Ok(0.0);
+    }
     let some: Vec<usize> = (0..images.len().min(64)).collect();
     let some = images.select(&some)?;
+    let nothing = FeatureStore::in_memory(frozen.backbone().dim());
+    let frozen = frozen.clone().with_store(nothing)?;
     // The first pass pays for threads and pages.
     frozen.features(&some)?;
     let began = Instant::now();
     frozen.features(&some)?;
-    Ok(began.elapsed().as_secs_f64() * total as f64 / some.len().max(1) as f64)
+    Ok(began.elapsed().as_secs_f64() * missing as f64 / some.len().max(1) as f64)
 }
 
 /// What a run will cost.

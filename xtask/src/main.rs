@@ -1,8 +1,8 @@
 //! `cargo xtask`: the command line of everburn. The only part that talks to the terminal.
 
 mod bench;
-mod cache;
 mod beside;
+mod cache;
 mod cli;
 mod code;
 mod commands;

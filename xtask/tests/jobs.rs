@@ -6,6 +6,9 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+/// Features of the tests, apart from the user's.
+const CACHE: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/features");
+
 /// ER from scratch: four runs with something to save.
 const TUNED: &str = "bench --name jobs --methods er,finetune --streams split-5 --seeds 3,4 \
     --backbone resnet18:4 --train-per-class 30 --test-per-class 4 --checkpoint-secs 0 \
@@ -17,6 +20,7 @@ const FROZEN: &str = "bench --name jobs --seeds 0..2 --train-per-class 10 --test
 
 fn bench(what: &str, runs: &Path, jobs: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    command.env("EVERBURN_CACHE_DIR", CACHE);
     command
         .args(what.split_whitespace())
         .args(["--jobs", jobs, "--runs-dir"])
