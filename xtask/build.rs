@@ -15,6 +15,10 @@ fn main() -> std::io::Result<()> {
         "cargo:rustc-env=EVERBURN_CODE={}",
         sources::hash(&root, &parts)?
     );
+    println!(
+        "cargo:rustc-env=EVERBURN_FEATURE_CODE={}",
+        sources::hash(&root, &sources::of_features(parts.clone()))?
+    );
     let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let version = Command::new(rustc).arg("--version").output();
     let version = version.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());

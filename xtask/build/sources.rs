@@ -34,6 +34,23 @@ pub fn parts(root: &Path) -> io::Result<Vec<String>> {
     Ok(parts)
 }
 
+/// Crates whose sources decide what a frozen backbone makes of an image.
+const OF_FEATURES: [&str; 4] = [
+    "everburn-backend",
+    "everburn-cache",
+    "everburn-core",
+    "everburn-nn",
+];
+
+/// Of these parts those that decide a feature.
+pub fn of_features(mut parts: Vec<String>) -> Vec<String> {
+    parts.retain(|part| match part.strip_prefix("crates/") {
+        Some(below) => OF_FEATURES.contains(&below.split('/').next().unwrap_or_default()),
+        None => !part.contains('/'),
+    });
+    parts
+}
+
 /// A hash of names and contents. Only these count: neither times nor permissions, nor what git knows.
 pub fn hash(root: &Path, parts: &[String]) -> io::Result<String> {
     let mut files = Vec::new();

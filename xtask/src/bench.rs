@@ -1,52 +1,42 @@
 //! `cargo xtask bench`.
 
 use std::collections::BTreeSet;
-use std::io::IsTerminal;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use everburn::backend::{DeviceChoice, devices};
 use everburn::core::Error;
-use everburn::eval::{Accompanying, Ledger, Report, RunRecord, Timings, format};
-use everburn::nn::Frozen;
-use everburn::run::{
-    Checkpoint, Partition, RunFolder, Runner, SuiteFolder, peak_memory, read_ledger,
-    reset_peak_memory, write_atomically,
-};
-use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
-use serde_json::json;
+use everburn::eval::{Ledger, Report, Timings, format};
+use everburn::run::{Partition, SuiteFolder, peak_memory, read_ledger, write_atomically};
+use indicatif::HumanDuration;
 
+use crate::beside::{Jobs, threads};
+use crate::cache::{Cache, Common};
 use crate::cli::BenchOptions;
-use crate::code::{CODE, RUSTC, commit, dirty};
+use crate::code::CODE;
+use crate::drive::{Driver, Finished, Interrupted, Terms, Watch, stop_on_ctrl_c};
 use crate::estimate;
 use crate::job::{Job, Shared};
+use crate::pool::{self, Todo};
+use crate::screen::Screen;
 use crate::suite::Suite;
-
-/// The user pressed Ctrl-C; what was done is safe.
-#[derive(Debug)]
-pub struct Interrupted;
-
-impl std::fmt::Display for Interrupted {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("interrupted; the same command goes on from here")
-    }
-}
-
-impl std::error::Error for Interrupted {}
+use crate::worker::Order;
 
 /// Runs a suite, or a partition of it, and prints its tables.
 pub fn bench(options: BenchOptions) -> anyhow::Result<()> {
     let suite = Suite::new(&options)?;
     let name = suite.name.clone();
     let partition = options.partition.as_deref().map(str::parse).transpose()?;
-    let interval = Duration::try_from_secs_f64(options.checkpoint_secs).map_err(|_| {
-        let expected = "seconds, 0 or more";
-        Error::config("checkpoint-secs", options.checkpoint_secs, expected)
-    })?;
-    let shared = Shared::load(suite)?;
+    let beside = options.jobs.as_deref().unwrap_or("auto").parse()?;
+    let terms = Terms {
+        checkpoint_secs: options.checkpoint_secs,
+        jobs: 1,
+        command: command(std::env::args().skip(1)),
+    };
+    terms.interval()?;
+    let shared = Shared::load(suite, Cache::new(&options.cache)?)?;
     let jobs = shared.jobs(partition);
     for job in &jobs {
         shared.plan(job)?;
@@ -56,13 +46,9 @@ pub fn bench(options: BenchOptions) -> anyhow::Result<()> {
         return dry_run(&shared, &jobs, &folder, partition);
     }
     let folder = SuiteFolder::lock(folder, partition)?;
-    let stop = stop_on_ctrl_c()?;
-    let mut bench = Bench::new(&shared, &jobs, folder, interval, stop)?;
-    let mut ids = BTreeSet::new();
-    for job in &jobs {
-        ids.insert(bench.run(job)?);
-    }
-    bench.bar.finish_and_clear();
+    let bench = Bench::new(&shared, &jobs, folder, terms, stop_on_ctrl_c()?)?;
+    let ids = bench.run_all(&jobs, beside)?;
+    bench.screen.clear();
     match partition {
         None => report(bench.folder.path(), &ids),
         Some(partition) => {
@@ -86,32 +72,14 @@ fn read_checked(folder: &Path) -> anyhow::Result<(Ledger, Timings)> {
     Ok((ledger, timings))
 }
 
-fn stop_on_ctrl_c() -> anyhow::Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = Arc::clone(&stop);
-    ctrlc::set_handler(move || {
-        if flag.swap(true, Ordering::SeqCst) {
-            std::process::exit(130); // the second time
-        }
-    })
-    .context("waiting for Ctrl-C")?;
-    Ok(stop)
-}
-
 /// A suite under way.
 struct Bench<'a> {
     shared: &'a Shared,
     folder: SuiteFolder,
     /// What was finished before.
     ledger: Ledger,
-    device: String,
-    interval: Duration,
-    stop: Arc<AtomicBool>,
-    bar: ProgressBar,
-    quiet: bool,
-    done: usize,
-    total: usize,
-    warmed: bool,
+    terms: Terms,
+    screen: Screen,
 }
 
 impl<'a> Bench<'a> {
@@ -119,7 +87,7 @@ impl<'a> Bench<'a> {
         shared: &'a Shared,
         jobs: &[Job],
         folder: SuiteFolder,
-        interval: Duration,
+        terms: Terms,
         stop: Arc<AtomicBool>,
     ) -> anyhow::Result<Self> {
         let (ledger, _) = read_checked(folder.path())?;
@@ -127,273 +95,179 @@ impl<'a> Bench<'a> {
         for job in jobs {
             steps += shared.plan(job)?.steps() as u64;
         }
-        let quiet = !std::io::stderr().is_terminal();
-        let bar = new_bar(quiet, steps)?;
         let bench = Self {
             shared,
             folder,
             ledger,
-            device: exact_device(shared.suite.device),
-            interval,
-            stop,
-            bar,
-            quiet,
-            done: 0,
-            total: jobs.len(),
-            warmed: false,
+            terms,
+            screen: Screen::new(jobs.len(), steps, stop)?,
         };
         for text in bench.ledger.notes() {
-            bench.note(text);
+            bench.screen.note(text);
         }
         Ok(bench)
     }
 
-    /// Sees to it that the ledger has a job's result, and returns the run's id.
-    fn run(&mut self, job: &Job) -> anyhow::Result<String> {
-        let frozen = self.shared.frozen(job)?;
-        let provenance = self.shared.provenance(job, &frozen)?;
-        let id = provenance.run_id.clone();
-        self.done += 1;
-        if let Some(record) = self.ledger.get(&id)? {
-            if self.folder.path().join(&id).exists() {
-                // The last session may have ended between the ledger's line and this.
-                self.folder.run(&id)?.discard_checkpoint()?;
+    /// Sees to it that the ledger has all runs, and returns their ids.
+    fn run_all(&self, jobs: &[Job], beside: Jobs) -> anyhow::Result<BTreeSet<String>> {
+        let (mut ids, mut todo) = (BTreeSet::new(), Vec::new());
+        for job in jobs {
+            let frozen = self.shared.frozen(job)?;
+            let id = self.shared.provenance(job, &frozen)?.run_id;
+            ids.insert(id.clone());
+            let steps = self.shared.plan(job)?.steps() as u64;
+            match self.ledger.get(&id)? {
+                None => todo.push(Todo {
+                    job: job.clone(),
+                    id,
+                    steps,
+                }),
+                Some(record) => {
+                    if self.folder.path().join(&id).exists() {
+                        // The last session may have ended between the ledger's line and this.
+                        self.folder.run(&id)?.discard_checkpoint()?;
+                    }
+                    self.screen.steps(job, steps);
+                    self.screen.ended(job, record, "already done");
+                }
             }
-            self.already(job, record)?;
-            return Ok(id);
         }
-        let folder = self.folder.run(&id)?;
-        let _lock = folder.lock()?;
-        if let Some(record) = folder.result()? {
-            if record.provenance != provenance {
-                let what = format!("{}/result.json: provenance", folder.path().display());
-                let found = &record.provenance;
-                bail!(Error::input(what, json!(found), json!(provenance)));
-            }
-            // The last session ended between the result and the ledger.
-            let timing = folder.timing()?.unwrap_or_default();
-            self.folder.append(&record, &timing)?;
-            folder.discard_checkpoint()?;
-            self.already(job, &record)?;
-            return Ok(id);
-        }
-        if self.shared.is_frozen(job)? && !self.warmed {
-            self.warm(&frozen)?;
-            // A backbone with random weights is another one for each seed.
-            self.warmed = !self.shared.suite.backbone.is_random();
-        }
-        folder.describe(
-            &self.shared.config_text(job, &frozen)?,
-            self.shared.manifest(job)?,
-        )?;
-        reset_peak_memory();
-        let mut runner = self.start(job, &frozen, &folder)?;
-        let steps_before = runner.progress().steps;
-        let mut timing = match steps_before {
-            0 => Accompanying::default(),
-            _ => folder.timing()?.unwrap_or_default(),
+        let left: Vec<Job> = (todo.iter())
+            .filter(|todo| {
+                !self
+                    .folder
+                    .path()
+                    .join(&todo.id)
+                    .join("result.json")
+                    .exists()
+            })
+            .map(|todo| todo.job.clone())
+            .collect();
+        let mut order = Order {
+            suite: self.shared.suite.clone(),
+            folder: self.folder.path().to_owned(),
+            cache: self.shared.cache.clone(),
+            terms: self.terms.clone(),
         };
-        self.bar.inc(steps_before);
-        self.drive(job, &mut runner, &folder, &mut timing)?;
-        let outcome = runner.outcome()?;
-        let run = self.shared.describe(job, &frozen)?;
-        folder.keep_confusion(&outcome.confusion)?;
-        let record = RunRecord::new(run, provenance, outcome.history, Some(outcome.memory))?
-            .with_settings(self.shared.record_settings(job)?);
-        timing.images_per_second = (timing.train_seconds)
-            .filter(|seconds| *seconds > 0.0)
-            .map(|seconds| outcome.samples_fed as f64 / seconds);
-        folder.finish(&record, &timing, &self.folder)?;
-        self.say(
-            job,
-            &record,
-            &format::seconds(timing.wall_seconds.unwrap_or_default()),
-        );
-        Ok(id)
+        order.terms.jobs = beside.number(self.shared, &left, &order, &self.screen)?;
+        match order.terms.jobs {
+            1 => self.one_by_one(&todo, order.terms)?,
+            _ => self.beside(&todo, &left, order)?,
+        }
+        Ok(ids)
     }
 
-    /// Counts a run that was finished before.
-    fn already(&self, job: &Job, record: &RunRecord) -> anyhow::Result<()> {
-        self.bar.inc(self.shared.plan(job)?.steps() as u64);
-        self.say(job, record, "already done");
+    /// Makes the runs in this process.
+    fn one_by_one(&self, todo: &[Todo], terms: Terms) -> anyhow::Result<()> {
+        let mut driver = Driver::new(self.shared, terms, &self.screen)?;
+        for Todo { job, id, steps } in todo {
+            let frozen = self.shared.frozen(job)?;
+            let provenance = self.shared.provenance(job, &frozen)?;
+            let folder = self.folder.run(id)?;
+            let finished = match driver.run(job, &frozen, &provenance, &folder) {
+                Err(error) if error.is::<Interrupted>() => {
+                    self.screen.clear();
+                    return Err(error);
+                }
+                other => other?,
+            };
+            if finished.before {
+                self.screen.steps(job, *steps);
+            }
+            self.append(&finished)?;
+            self.screen.ended(job, &finished.record, &took(&finished));
+        }
         Ok(())
     }
 
-    /// A new runner, or one that goes on from the folder's checkpoint.
-    fn start(&self, job: &Job, frozen: &Frozen, folder: &RunFolder) -> anyhow::Result<Runner<'a>> {
-        let (material, settings) = (self.shared.material(job)?, self.shared.settings(job)?);
-        let checkpoint: Option<Checkpoint> = match folder.checkpoint() {
-            Ok(checkpoint) => checkpoint,
-            Err(error) => {
-                // Renaming is atomic, so only the disk itself can have done this; a run that begins
-                // again ends the same.
-                self.note(&format!("{error}; this run begins again"));
-                None
+    /// Makes the runs in processes of their own. Lines are appended in the order of the suite, however
+    /// the runs end, so that the ledger is the same to the byte.
+    fn beside(&self, todo: &[Todo], left: &[Job], mut order: Order) -> anyhow::Result<()> {
+        let beside = order.terms.jobs;
+        // Until the processes have ended.
+        let _common = self.features(left)?.inspect(|common| {
+            order.cache = common.cache.clone();
+        });
+        order.cache = order.cache.divided(beside);
+        // What may stay in memory may stay there once.
+        let share = |bytes: u64| bytes / beside as u64;
+        order.suite.memory_budget = order.suite.memory_budget.map(share);
+        let mut finished: Vec<Option<Finished>> = todo.iter().map(|_| None).collect();
+        let mut appended = 0;
+        let done = |number: usize| {
+            let Todo { job, id, .. } = &todo[number];
+            let run = self.read_finished(id)?;
+            self.screen.ended(job, &run.record, &took(&run));
+            finished[number] = Some(run);
+            while let Some(next) = finished.get_mut(appended).and_then(Option::take) {
+                self.append(&next)?;
+                appended += 1;
             }
+            Ok(())
         };
-        let learner = self.shared.learner(job, frozen)?;
-        Ok(match checkpoint {
-            Some(checkpoint) => Runner::resume(material, settings, learner, &checkpoint)?,
-            None => Runner::new(material, settings, learner)?,
+        let all = pool::run(&order, todo, threads(beside), &self.screen, done);
+        all.inspect_err(|_| self.screen.clear())
+    }
+
+    /// Features of all images for the processes that make these runs, if they begin with one backbone.
+    fn features(&self, left: &[Job]) -> anyhow::Result<Option<Common>> {
+        let Some(frozen) = &self.shared.pretrained else {
+            return Ok(None);
+        };
+        for job in left {
+            if self.shared.is_frozen(job)? {
+                let mut driver = Driver::new(self.shared, self.terms.clone(), &self.screen)?;
+                let warmed = driver.warm(frozen)?;
+                let (cache, suite) = (&self.shared.cache, self.folder.path());
+                return Ok(Some(Common::new(cache, self.shared, &warmed, suite)?));
+            }
+        }
+        Ok(None)
+    }
+
+    /// What another process has left in a run's folder.
+    fn read_finished(&self, id: &str) -> anyhow::Result<Finished> {
+        let folder = self.folder.run(id)?;
+        let Some(record) = folder.result()? else {
+            let what = format!("{}/result.json", folder.path().display());
+            bail!(Error::input(what, "nothing", "the result of the run"));
+        };
+        Ok(Finished {
+            record,
+            timing: folder.timing()?.unwrap_or_default(),
+            before: false,
         })
     }
 
-    /// Computes the features of all images, under a bar of its own: an image costs far more than a
-    /// step on its feature.
-    fn warm(&self, frozen: &Frozen) -> anyhow::Result<()> {
-        let dataset = &self.shared.dataset;
-        let total = dataset.train.len() + dataset.test.len();
-        let bar = new_bar(self.quiet, total as u64)?;
-        bar.set_message("features of all images, once");
-        for images in [&dataset.train.images, &dataset.test.images] {
-            let before = bar.position();
-            frozen.warm(images, |done, _| {
-                bar.set_position(before + done as u64);
-                !self.stop.load(Ordering::SeqCst)
-            })?;
-        }
-        bar.finish_and_clear();
-        if self.stop.load(Ordering::SeqCst) {
-            return Err(Interrupted.into());
-        }
-        self.bar.reset_eta();
-        Ok(())
-    }
-
-    fn drive(
-        &self,
-        job: &Job,
-        runner: &mut Runner<'_>,
-        folder: &RunFolder,
-        timing: &mut Accompanying,
-    ) -> anyhow::Result<()> {
-        let (mut since, mut saved) = (Instant::now(), Instant::now());
-        let mut times = runner.times();
-        let before = timing.peak_rss_bytes;
-        let mut account = |runner: &Runner<'_>, timing: &mut Accompanying| {
-            let add = |sum: &mut Option<f64>, part: Duration| {
-                *sum = Some(sum.unwrap_or_default() + part.as_secs_f64());
-            };
-            let now = runner.times();
-            add(&mut timing.wall_seconds, since.elapsed());
-            add(&mut timing.train_seconds, now[0] - times[0]);
-            add(&mut timing.eval_seconds, now[1] - times[1]);
-            (since, times) = (Instant::now(), now);
-            timing.peak_rss_bytes = peak_memory().max(before);
-            timing.machine = Some(machine());
-            timing.device = Some(self.device.clone());
-            timing.commit = commit().map(str::to_owned);
-            timing.dirty = dirty();
-            timing.command = Some(command(std::env::args().skip(1)));
-            timing.when = now_text();
-        };
-        let mut steps = runner.progress().steps;
-        while runner.advance()? {
-            let progress = runner.progress();
-            self.bar.inc(progress.steps - steps);
-            steps = progress.steps;
-            self.bar.set_message(self.title(job));
-            let stop = self.stop.load(Ordering::SeqCst);
-            if stop || saved.elapsed() >= self.interval {
-                runner.checkpoint()?.save(&folder.checkpoint_path())?;
-                account(runner, timing);
-                folder.keep_time(timing)?;
-                saved = Instant::now();
-            }
-            if stop {
-                self.bar.finish_and_clear();
-                return Err(Interrupted.into());
-            }
-        }
-        account(runner, timing);
-        Ok(())
-    }
-
-    fn title(&self, job: &Job) -> String {
-        let Job {
-            method,
-            stream,
-            seed,
-        } = job;
-        format!(
-            "{}/{}  {method} on {stream}, seed {seed}",
-            self.done, self.total
-        )
-    }
-
-    fn say(&self, job: &Job, record: &RunRecord, took: &str) {
-        if self.quiet {
-            let last = record.metrics.get("accuracy/last/sample-weighted");
-            let last = last.map_or_else(String::new, |a| format!("  A_last {:.2} %", 100.0 * a));
-            eprintln!("{}{last}  ({took})", self.title(job));
-        }
-    }
-
-    fn note(&self, text: &str) {
-        if self.quiet {
-            eprintln!("note: {text}")
-        } else {
-            self.bar.println(format!("note: {text}"))
-        }
+    /// Writes a run into the ledger; then its checkpoint is not needed any more.
+    fn append(&self, run: &Finished) -> anyhow::Result<()> {
+        self.folder.append(&run.record, &run.timing)?;
+        let folder = self.folder.run(&run.record.provenance.run_id)?;
+        Ok(folder.discard_checkpoint()?)
     }
 }
 
-fn new_bar(quiet: bool, length: u64) -> anyhow::Result<ProgressBar> {
-    let bar = if quiet {
-        ProgressBar::hidden()
-    } else {
-        ProgressBar::new(length.max(1))
-    };
-    bar.set_style(ProgressStyle::with_template(
-        "{bar:20} {percent:>3} %  {eta} left  {wide_msg}",
-    )?);
-    Ok(bar)
-}
-
-/// What may round differently: the processor, the system, the compiler.
-fn machine() -> String {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = info
-        .lines()
-        .find_map(|line| line.strip_prefix("model name"));
-    let model = model.map_or("", |rest| rest.trim_start_matches([':', ' ', '\t']));
-    let model = if model.is_empty() {
-        String::new()
-    } else {
-        format!(", {model}")
-    };
-    let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
-    format!("{os} {arch}{model}, {threads} threads, {RUSTC}")
-}
-
-/// Seconds since 1970.
-fn now_text() -> Option<String> {
-    let now = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .ok()?;
-    Some(format!("unix {}", now.as_secs()))
-}
-
-/// The device in full: that there are several of a kind decides no result.
-fn exact_device(choice: DeviceChoice) -> String {
-    let numbered = choice.index.is_some();
-    let named = numbered.then(|| devices().into_iter().find(|device| device.choice == choice));
-    match named.flatten() {
-        Some(device) => format!("{choice}, {}", device.name),
-        None => choice.to_string(),
+/// How long a run took, in words.
+fn took(run: &Finished) -> String {
+    match run.before {
+        true => "already done".to_owned(),
+        false => format::seconds(run.timing.wall_seconds.unwrap_or_default()),
     }
 }
 
 /// The command without what changes no result.
 fn command(arguments: impl Iterator<Item = String>) -> String {
-    const LEFT_OUT: [&str; 6] = [
+    const LEFT_OUT: [&str; 10] = [
+        "--cache-dir",
+        "--cache-limit",
+        "--cache-memory",
+        "--checkpoint-secs",
+        "--data-dir",
+        "--jobs",
+        "--memory-budget",
         "--partition",
         "--runs-dir",
-        "--data-dir",
-        "--memory-budget",
         "--spool-dir",
-        "--checkpoint-secs",
     ];
     let mut words = vec!["cargo xtask".to_owned()];
     let mut value = false;
@@ -403,7 +277,7 @@ fn command(arguments: impl Iterator<Item = String>) -> String {
             value = false;
         } else if LEFT_OUT.contains(&word.as_str()) {
             value = true;
-        } else if !name.is_some_and(|name| LEFT_OUT.contains(&name)) {
+        } else if word != "--no-cache" && !name.is_some_and(|name| LEFT_OUT.contains(&name)) {
             let plain = |c: char| c.is_ascii_alphanumeric() || "-_.,:=/+@%".contains(c);
             words.push(match word.chars().all(plain) {
                 true => word,
@@ -502,10 +376,12 @@ fn dry_run(
         let done = ledger.get(&provenance.run_id)?.is_some() || result.exists();
         if shared.is_frozen(job)? && !warmed && !done {
             let seconds = estimate::warming(shared, &frozen)?;
-            text += &format!(
-                "features of all images, once: about {}\n",
-                format::seconds(seconds)
-            );
+            if seconds > 0.0 {
+                text += &format!(
+                    "features of all images, once: about {}\n",
+                    format::seconds(seconds)
+                );
+            }
             total += seconds;
             warmed = !shared.suite.backbone.is_random();
             // The trial needs the features of the images that it meets.
@@ -521,7 +397,7 @@ fn dry_run(
         } else if let Some(seconds) = estimates.get(&kind) {
             *seconds
         } else {
-            let seconds = estimate::trial(shared, job, &frozen)?;
+            let seconds = estimate::trial(shared, job, &frozen)?.seconds;
             estimates.insert(kind, seconds);
             seconds
         };
@@ -558,7 +434,7 @@ mod tests {
 
     #[test]
     fn the_command_is_kept_without_what_changes_no_result() {
-        let words = "bench --partition 2/3 --seeds 0..3 --runs-dir=/tmp/x --set er.buffer=200 --data-dir d \
+        let words = "bench --partition 2/3 --jobs 4 --no-cache --cache-dir=x --seeds 0..3 --runs-dir=/tmp/x --set er.buffer=200 --data-dir d \
              --memory-budget 512";
         let kept = command(words.split(' ').map(str::to_owned));
         assert_eq!(kept, "cargo xtask bench --seeds 0..3 --set er.buffer=200");

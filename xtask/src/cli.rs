@@ -23,6 +23,9 @@ pub struct Cli {
 pub enum Command {
     /// Run methods × streams × seeds and print a table. Without arguments: digits, in two minutes.
     Bench(Box<BenchOptions>),
+    /// Make runs for another process, as standard input says.
+    #[command(hide = true)]
+    Worker,
     /// List the devices of this machine that this build can use.
     Devices,
     /// Look at data sets.
@@ -39,6 +42,9 @@ pub enum Command {
     /// Look at finished runs, check and compare them.
     #[command(subcommand)]
     Ledger(LedgerCommand),
+    /// Look at the features of frozen backbones that are kept on the disk, or delete them.
+    #[command(subcommand)]
+    Cache(CacheCommand),
     /// Make a page of results, in Markdown, from ledgers.
     Report(ReportOptions),
 }
@@ -131,9 +137,51 @@ pub struct BenchOptions {
     /// Do only one of so many parts of the runs, such as 2/3: for several machines.
     #[arg(long, value_name = "NUMBER/OF")]
     pub partition: Option<String>,
+    /// Runs beside each other, each in a process of its own: a number, or auto for as many as cores
+    /// and memory allow (one on a GPU). Changes no result.
+    #[arg(long, value_name = "N")]
+    pub jobs: Option<String>,
+    /// Where features of frozen backbones are kept. Changes no result.
+    #[command(flatten)]
+    pub cache: CacheOptions,
     /// Print the plan and run nothing.
     #[arg(long)]
     pub dry_run: bool,
+}
+
+/// Where features of frozen backbones are kept.
+#[derive(Args, Default)]
+pub struct CacheOptions {
+    /// Its folder.
+    #[command(flatten)]
+    pub folder: CacheFolder,
+    /// Keep no features on the disk.
+    #[arg(long)]
+    pub no_cache: bool,
+    /// GiB that features may take on the disk, of all backbones together; the oldest go.
+    #[arg(long, value_name = "GIB", default_value_t = 8.0)]
+    pub cache_limit: f64,
+    /// MiB of features that a bench keeps in memory; it reads the others from the disk again.
+    #[arg(long, value_name = "MIB", default_value_t = 1024)]
+    pub cache_memory: u64,
+}
+
+/// The folder of a feature cache.
+#[derive(Args, Default)]
+pub struct CacheFolder {
+    /// The folder that holds features of frozen backbones; EVERBURN_CACHE_DIR or everburn/features in the
+    /// user's cache folder unless said otherwise.
+    #[arg(long, value_name = "DIR")]
+    pub cache_dir: Option<PathBuf>,
+}
+
+/// What to do with the features on the disk.
+#[derive(Subcommand)]
+pub enum CacheCommand {
+    /// List what there is: rows, sizes, last use.
+    Show(CacheFolder),
+    /// Delete it all. A bench that uses it goes on.
+    Clear(CacheFolder),
 }
 
 /// What to look at.

@@ -10,15 +10,25 @@ mod sources;
 ///
 /// Cargo does not run a build script again when two checkouts take turns in one target folder: then
 /// what it said is the other one's, and the sources are hashed now.
-pub static CODE: LazyLock<String> = LazyLock::new(|| {
-    let found = env!("EVERBURN_CODE").to_owned();
+pub static CODE: LazyLock<String> = LazyLock::new(|| hash(env!("EVERBURN_CODE"), Ok));
+
+/// A hash of the sources that decide what a frozen backbone makes of an image.
+pub static FEATURE_CODE: LazyLock<String> = LazyLock::new(|| {
+    hash(env!("EVERBURN_FEATURE_CODE"), |parts| {
+        Ok(sources::of_features(parts))
+    })
+});
+
+fn hash(found: &str, of: impl Fn(Vec<String>) -> std::io::Result<Vec<String>>) -> String {
     if is_own() {
-        return found;
+        return found.to_owned();
     }
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let now = sources::parts(&root).and_then(|parts| sources::hash(&root, &parts));
-    now.unwrap_or(found)
-});
+    let now = sources::parts(&root)
+        .and_then(of)
+        .and_then(|parts| sources::hash(&root, &parts));
+    now.unwrap_or_else(|_| found.to_owned())
+}
 
 /// The compiler, as it calls itself: `rustc 1.95.0 (…)`.
 pub const RUSTC: &str = env!("EVERBURN_RUSTC");

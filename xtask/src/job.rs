@@ -11,8 +11,10 @@ use everburn::methods::method;
 use everburn::nn::{Backbone, Frozen, Normalise, Tuning, WeightFile};
 use everburn::run::{Labelled, Material, Partition, Plan, Settings};
 use everburn::stream::{Manifest, scenario};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::cache::Cache;
 use crate::code::CODE;
 use crate::suite::{BackboneChoice, Suite};
 
@@ -24,21 +26,33 @@ pub struct Shared {
     /// By stream and seed.
     pub manifests: BTreeMap<(String, u64), Manifest>,
     /// The backbone, if all runs begin with the same weights.
-    pretrained: Option<Frozen>,
+    pub pretrained: Option<Frozen>,
+    pub cache: Cache,
     device: Device,
 }
 
 /// One run.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Job {
     pub method: String,
     pub stream: String,
     pub seed: u64,
 }
 
+impl std::fmt::Display for Job {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            method,
+            stream,
+            seed,
+        } = self;
+        write!(f, "{method} on {stream}, seed {seed}")
+    }
+}
+
 impl Shared {
     /// Loads what the suite needs, and compiles its streams.
-    pub fn load(suite: Suite) -> anyhow::Result<Self> {
+    pub fn load(suite: Suite, cache: Cache) -> anyhow::Result<Self> {
         let device = suite.device.open()?;
         let dataset = load_dataset(&suite)?;
         let mut manifests = BTreeMap::new();
@@ -66,9 +80,11 @@ impl Shared {
             }
             BackboneChoice::ResNet18(_) => None,
         };
+        let frozen = pretrained.map(|backbone| Frozen::new(backbone, &device));
         Ok(Self {
             dataset_hash: dataset.identity()?,
-            pretrained: pretrained.map(|backbone| Frozen::new(backbone, &device)),
+            pretrained: frozen.map(|frozen| cache.attach(frozen)).transpose()?,
+            cache,
             suite,
             dataset,
             manifests,

@@ -1,15 +1,21 @@
 //! `cargo xtask`: the command line of everburn. The only part that talks to the terminal.
 
 mod bench;
+mod beside;
+mod cache;
 mod cli;
 mod code;
 mod commands;
+mod drive;
 mod estimate;
 mod job;
 mod ledger;
 mod new_method;
+mod pool;
 mod report;
+mod screen;
 mod suite;
+mod worker;
 
 use clap::Parser;
 use everburn::core::Error;
@@ -24,12 +30,14 @@ fn main() {
     let cli = Cli::parse();
     let done = match cli.command {
         Command::Bench(options) => bench::bench(*options),
+        Command::Worker => worker::worker(),
         Command::Devices => commands::devices(),
         Command::Data(command) => commands::data(command),
         Command::Stream(command) => commands::stream(command),
         Command::Method(command) => commands::method(command),
         Command::NewMethod(options) => new_method::new_method(options),
         Command::Ledger(command) => ledger::ledger(command),
+        Command::Cache(command) => cache::cache(command),
         Command::Report(options) => report::report(options),
     };
     match done {
@@ -57,8 +65,11 @@ impl std::error::Error for Usage {}
 
 /// 2 for what is wrong on the command line, 130 after Ctrl-C, 1 for the rest.
 fn exit_code(error: &anyhow::Error) -> i32 {
-    if error.downcast_ref::<bench::Interrupted>().is_some() {
+    if error.downcast_ref::<drive::Interrupted>().is_some() {
         return 130;
+    }
+    if let Some(failed) = error.downcast_ref::<pool::Failed>() {
+        return failed.code;
     }
     if error.downcast_ref::<Usage>().is_some() {
         return 2;

@@ -47,7 +47,8 @@ enum Seeds {
 }
 
 /// The network that images go through.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum BackboneChoice {
     /// The ViT that comes with everburn.
     Embedded,
@@ -95,8 +96,8 @@ impl BackboneChoice {
     }
 }
 
-/// A suite, complete and checked.
-#[derive(Clone, Debug)]
+/// A suite, complete and checked. As JSON it goes to the processes that do its runs.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Suite {
     pub name: String,
     pub dataset: String,
@@ -110,6 +111,7 @@ pub struct Suite {
     pub methods: Vec<String>,
     pub streams: Vec<String>,
     pub seeds: Vec<u64>,
+    #[serde(with = "device_name")]
     pub device: DeviceChoice,
     pub preset: Preset,
     pub eval: EvalPoints,
@@ -272,6 +274,20 @@ impl Suite {
     /// The tuning that a method has in tables.
     pub fn tuning_of(&self, name: &str) -> Result<Tuning> {
         Ok(self.setting(method(name)?.always_frozen).tuning)
+    }
+}
+
+/// A device by its name, such as `cuda:0`.
+mod device_name {
+    use everburn::backend::DeviceChoice;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(device: &DeviceChoice, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(device)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<DeviceChoice, D::Error> {
+        String::deserialize(from)?.parse().map_err(D::Error::custom)
     }
 }
 

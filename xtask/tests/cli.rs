@@ -6,8 +6,12 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::process::{Command, Output};
 
+/// Features of the tests, apart from the user's.
+const CACHE: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/features");
+
 fn xtask(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_xtask"))
+        .env("EVERBURN_CACHE_DIR", CACHE)
         .args(arguments)
         .output()
         .unwrap()
@@ -213,7 +217,10 @@ fn no_graphics_adapter() {
     // Hides every Vulkan and OpenGL driver from the program.
     let hidden = |arguments: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
-        command.args(arguments).env_remove("DISPLAY");
+        command
+            .env("EVERBURN_CACHE_DIR", CACHE)
+            .args(arguments)
+            .env_remove("DISPLAY");
         for name in [
             "VK_ICD_FILENAMES",
             "VK_DRIVER_FILES",

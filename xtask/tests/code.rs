@@ -97,6 +97,30 @@ fn tests_benches_and_documents_do_not() {
 }
 
 #[test]
+fn few_sources_decide_a_feature() {
+    let folder = workspace();
+    let root = folder.path();
+    write(root, "crates/everburn-nn/src/vit.rs", "content");
+    let of_features = || {
+        let parts = sources::of_features(sources::parts(root).unwrap());
+        sources::hash(root, &parts).unwrap()
+    };
+    let before = of_features();
+    for name in ["xtask/src/main.rs", "crates/a/src/deep/er.rs"] {
+        write(root, name, "other");
+    }
+    assert_eq!(of_features(), before);
+    let mut hashes = vec![before];
+    for name in ["crates/everburn-nn/src/vit.rs", "Cargo.lock", "Cargo.toml"] {
+        write(root, name, "other");
+        hashes.push(of_features());
+    }
+    hashes.sort();
+    hashes.dedup();
+    assert_eq!(hashes.len(), 4);
+}
+
+#[test]
 fn the_program_knows_the_hash_of_these_very_sources() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     assert_eq!(env!("EVERBURN_CODE"), hash(&root));

@@ -7,9 +7,13 @@ use std::time::{Duration, Instant};
 
 use everburn::core::Key;
 
+/// Features of the tests, apart from the user's.
+const CACHE: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/features");
+
 /// ER from scratch: images in a memory, moments of an optimiser, statistics of batch norm.
 fn bench(runs: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    command.env("EVERBURN_CACHE_DIR", CACHE);
     command.args([
         "bench",
         "--name",
@@ -30,6 +34,9 @@ fn bench(runs: &Path) -> Command {
     command.args([
         "--test-per-class",
         "4",
+        // In one process; tests/jobs.rs kills several.
+        "--jobs",
+        "1",
         "--checkpoint-secs",
         "0",
         "--set",

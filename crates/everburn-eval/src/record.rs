@@ -169,6 +169,10 @@ pub struct Accompanying {
     /// The machine.
     #[serde(default)]
     pub machine: Option<String>,
+    /// How many runs were made beside each other on the machine, this one included: where it was more
+    /// than one, times are of runs that shared its cores and caches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jobs: Option<usize>,
     /// The very device, of the kind that the record names.
     #[serde(default)]
     pub device: Option<String>,

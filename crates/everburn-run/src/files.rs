@@ -105,10 +105,20 @@ impl RunFolder {
         timing: &Accompanying,
         suite: &SuiteFolder,
     ) -> Result<()> {
-        self.keep_time(timing)?;
-        write_atomically(&self.file("result.json"), record.to_json()?.as_bytes())?;
+        self.conclude(record, timing)?;
         suite.append(record, timing)?;
         self.discard_checkpoint()
+    }
+
+    /// The first half of [`finish`](Self::finish), for a process that does not write the ledger:
+    /// writes what accompanies the run, then the result. Whoever holds the suite's folder appends
+    /// both.
+    ///
+    /// # Errors
+    /// If the disk refuses.
+    pub fn conclude(&self, record: &RunRecord, timing: &Accompanying) -> Result<()> {
+        self.keep_time(timing)?;
+        write_atomically(&self.file("result.json"), record.to_json()?.as_bytes())
     }
 
     /// Writes what each class's test images were taken for in the end, as `confusion.csv`; to be called
