@@ -324,6 +324,21 @@ fn batch_norm() {
 }
 
 #[test]
+fn a_tape_that_recomputes_activations_gets_burns_operations() {
+    let device = cpu().autodiff().gradient_checkpointing();
+    let x = Tensor::from_inner(noise("x", [2, 5, 12]));
+    let gradient = |x: Tensor<3>| {
+        let x = x.require_grad();
+        let y = kernels::gelu(kernels::self_attention(x.clone(), 2));
+        to_vec(&x.grad(&y.sum().backward()).unwrap()).unwrap()
+    };
+    let on_checkpoints = Tensor::from_data(noise::<3>("x", [2, 5, 12]).into_data(), &device);
+    for (a, b) in gradient(x).iter().zip(gradient(on_checkpoints)) {
+        assert!((a - b).abs() < 1e-5, "{a} {b}");
+    }
+}
+
+#[test]
 fn a_result_does_not_depend_on_the_number_of_cores() {
     let work = || {
         let x = noise("x", [9, 65, 192]).autodiff().require_grad();

@@ -17,7 +17,8 @@ use rayon::prelude::*;
 /// pass over all cores. Elsewhere it is burn's fused attention where there is no tape, its matrix products
 /// where there is one.
 pub fn self_attention(qkv: Tensor<3>, heads: usize) -> Tensor<3> {
-    if is_ours(&qkv) {
+    let fits = heads > 0 && qkv.dims()[2].is_multiple_of(3 * heads);
+    if fits && is_ours(&qkv) {
         run(SelfAttention { heads }, [on_flex(qkv)]).tensor()
     } else {
         elsewhere(qkv, heads)

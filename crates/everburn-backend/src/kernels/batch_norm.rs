@@ -23,7 +23,8 @@ pub fn batch_norm_train(
     bias: Tensor<1>,
     epsilon: f64,
 ) -> Normalised {
-    if !(is_ours(&x) && is_ours(&weight) && is_ours(&bias)) {
+    let fits = [weight.dims(), bias.dims()] == [[x.dims()[1]]; 2];
+    if !(fits && is_ours(&x) && is_ours(&weight) && is_ours(&bias)) {
         let out = burn::tensor::module::batch_norm_train(x, weight, bias, epsilon);
         return Normalised {
             output: out.output,
@@ -65,7 +66,9 @@ pub fn batch_norm(
     [mean, variance]: [Tensor<1>; 2],
     epsilon: f64,
 ) -> Tensor<4> {
-    let ours = is_ours(&x) && [&weight, &bias, &mean, &variance].into_iter().all(is_ours);
+    let vectors = [&weight, &bias, &mean, &variance];
+    let fits = vectors.iter().all(|v| v.dims() == [x.dims()[1]]);
+    let ours = fits && is_ours(&x) && vectors.into_iter().all(is_ours);
     if !ours || mean.is_autodiff() || variance.is_autodiff() {
         return burn::tensor::module::batch_norm(x, weight, bias, mean, variance, epsilon);
     }

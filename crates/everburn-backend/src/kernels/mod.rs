@@ -3,7 +3,8 @@
 //! A profile of training a ViT on burn-flex shows the matrix products at full speed, and as much time
 //! again in a scalar `erf`, softmax, copies between layouts and the many small operations of the tape.
 //! Each function here is one such operation as a whole, with its gradient worked out by hand. On other
-//! devices, and on tapes that recompute activations, each is burn's own operation: callers need not know.
+//! devices, and on tapes that recompute activations, each is burn's own operation: callers need not know. So it is for
+//! shapes that do not fit together, which are burn's to refuse.
 
 mod add;
 mod attention;

@@ -20,7 +20,10 @@ use crate::kernels::tape::{
 /// On the CPU the patches of an image, or of several small ones, are laid out as a matrix that stays in the
 /// cache, and multiplied: forwards, for the weight's gradient, and for the input's if it is wanted.
 pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, stride: usize, padding: usize) -> Tensor<4> {
-    if is_ours(&x) && is_ours(&weight) {
+    let ([_, inputs, height, width], [_, wanted, rows, columns]) = (x.dims(), weight.dims());
+    let reaches = height + 2 * padding >= rows && width + 2 * padding >= columns;
+    let fits = inputs == wanted && stride > 0 && rows * columns > 0 && reaches;
+    if fits && is_ours(&x) && is_ours(&weight) {
         run(Conv2d { stride, padding }, [on_flex(x), on_flex(weight)]).tensor()
     } else {
         let options = ConvOptions::new([stride; 2], [padding; 2], [1, 1], 1);
@@ -123,7 +126,7 @@ impl Sizes {
         let first = first.min(self.to[1]);
         (
             first..past.clamp(first, self.to[1]),
-            first * self.stride + k - self.padding.min(first * self.stride + k),
+            (first * self.stride + k).saturating_sub(self.padding),
         )
     }
 }
