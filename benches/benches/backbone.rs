@@ -1,27 +1,36 @@
-//! The embedded ViT forwards: pixels in, features out, nothing cached.
+//! Backbones forwards: pixels in, features out, nothing cached.
 
 use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use everburn::backend::to_vec;
+use everburn::core::Key;
+use everburn::nn::{Backbone, Frozen, Normalise};
 use everburn_benches::{SHAPE, device, embedded, noise};
 
 fn forward(c: &mut Criterion) {
     let device = device();
-    let frozen = embedded(&device);
+    let key = Key::from_seed(0);
+    let resnet = Backbone::resnet18(20, 32, Normalise::HALF, key, &device).unwrap();
+    let backbones = [
+        ("vit", embedded(&device)),
+        ("resnet18 nf20", Frozen::new(resnet, &device)),
+    ];
     let mut group = c.benchmark_group("backbone");
     group
         .sample_size(10)
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_millis(1500));
-    for batch in [1, 10, 32, 128] {
-        let images = noise(SHAPE, batch);
-        group.throughput(Throughput::Elements(batch as u64));
-        group.bench_function(format!("forward/{batch}"), |b| {
-            // Reading the features back waits for a device that works on its own.
-            b.iter(|| to_vec(&frozen.features(black_box(&images)).unwrap()).unwrap());
-        });
+    for (name, frozen) in &backbones {
+        for batch in [1, 10, 32, 128] {
+            let images = noise(SHAPE, batch);
+            group.throughput(Throughput::Elements(batch as u64));
+            group.bench_function(format!("forward/{name}/{batch}"), |b| {
+                // Reading the features back waits for a device that works on its own.
+                b.iter(|| to_vec(&frozen.features(black_box(&images)).unwrap()).unwrap());
+            });
+        }
     }
     group.finish();
 }

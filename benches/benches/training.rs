@@ -49,6 +49,7 @@ fn step(c: &mut Criterion) {
         ("vit/10", &vit, Tuning::Full, false, 10),
         ("vit/32", &vit, Tuning::Full, false, 32),
         ("resnet18 nf20/10", &resnet, Tuning::Full, true, 10),
+        ("resnet18 nf20/10+10", &resnet, Tuning::Full, true, 20),
     ] {
         let (images, labels) = (noise(SHAPE, batch), labels(batch, CLASSES));
         let mut net = network(frozen, tuning, from_scratch);

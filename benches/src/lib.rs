@@ -1,18 +1,23 @@
 //! What the benchmarks of everburn's hot paths share. Not published; bench code, so it panics.
 
-use everburn::backend::{Device, DeviceChoice};
+use everburn::backend::{Device, DeviceChoice, use_this_thread};
 use everburn::core::{ClassId, ImageShape, Images};
 use everburn::data::{Dataset, Preprocess, load_digits};
 use everburn::nn::{Backbone, Frozen};
 
+/// As in the command line: pages of freed tensors are kept.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The size of image that the embedded backbone takes.
 pub const SHAPE: ImageShape = ImageShape::new(32, 32, 3);
 
-/// The device to measure: `EVERBURN_BENCH_DEVICE`, or else the CPU.
+/// The device to measure: `EVERBURN_BENCH_DEVICE`, or else the CPU, with this thread among those that compute.
 ///
 /// # Panics
 /// If it cannot be opened.
 pub fn device() -> Device {
+    use_this_thread();
     let choice = match std::env::var("EVERBURN_BENCH_DEVICE") {
         Ok(name) => name.parse().unwrap(),
         Err(_) => DeviceChoice::CPU,

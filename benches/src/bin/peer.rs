@@ -16,9 +16,6 @@ use everburn::nn::vit::VitConfig;
 use everburn::nn::{Backbone, Encoder, Normalise, targets};
 use everburn_benches::{device, noise};
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 const CLASSES: usize = 100;
 
 #[derive(Module, Debug)]
@@ -118,7 +115,6 @@ impl Case {
 }
 
 fn main() {
-    everburn::backend::use_this_thread();
     let mut last: Option<(String, Case)> = None;
     for line in std::io::stdin().lock().lines() {
         let line = line.unwrap();

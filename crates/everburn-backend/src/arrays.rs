@@ -1,11 +1,22 @@
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use burn::tensor::{Device, Tensor, TensorData};
 use everburn_core::{Array, Error, Result, State, Values};
+
+static READS: AtomicU64 = AtomicU64::new(0);
+
+/// How often this process has read a tensor back from a device: each time, the processor waits for all
+/// that was asked of the device before. No learner's step may do so.
+pub fn reads() -> u64 {
+    READS.load(Ordering::Relaxed)
+}
 
 /// The numbers of a tensor, row-major.
 ///
 /// # Errors
 /// If the device fails to hand them over.
 pub fn to_vec<const D: usize>(tensor: &Tensor<D>) -> Result<Vec<f32>> {
+    READS.fetch_add(1, Ordering::Relaxed);
     tensor
         .clone()
         .try_into_vec_as::<f32>()

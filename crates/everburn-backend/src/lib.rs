@@ -28,7 +28,7 @@ mod schedule;
 
 pub use burn::tensor::Device;
 
-pub use arrays::{from_array, from_state, to_array, to_vec};
+pub use arrays::{from_array, from_state, reads, to_array, to_vec};
 pub use device::{DeviceChoice, DeviceInfo, DeviceKind, devices, use_this_thread, works_alone};
 pub use optimiser::{AdamSettings, Group, Optimiser, Rule, SgdSettings};
 pub use params::{

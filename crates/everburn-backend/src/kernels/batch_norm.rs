@@ -168,15 +168,15 @@ struct Kept {
 }
 
 vectorised! {
-    /// y ← (x − mean)/σ·w + b, channel by channel, of one image.
-    fn normalise<'a>(y: &'a mut [f32], x: &'a [f32], scales: &'a [f32], parameters: [&'a [f32]; 2], pixels: usize) {
+    /// x ← (x − mean)/σ·w + b, channel by channel, of one image.
+    fn normalise<'a>(x: &'a mut [f32], scales: &'a [f32], parameters: [&'a [f32]; 2], pixels: usize) {
         let [w, b] = parameters;
-        let channels = y.chunks_exact_mut(pixels).zip(x.chunks_exact(pixels));
-        for (((y, x), scale), (w, b)) in channels.zip(scales.chunks_exact(2)).zip(w.iter().zip(b)) {
+        let channels = x.chunks_exact_mut(pixels).zip(scales.chunks_exact(2));
+        for ((x, scale), (w, b)) in channels.zip(w.iter().zip(b)) {
             let factor = scale[1] * w;
             let shift = (-scale[0]).mul_add(factor, *b);
-            for (y, x) in y.iter_mut().zip(x) {
-                *y = x.mul_add(factor, shift);
+            for x in x {
+                *x = x.mul_add(factor, shift);
             }
         }
     }
@@ -220,20 +220,18 @@ vectorised! {
     }
 }
 
+/// Normalises; in place where nobody else holds `x`.
 fn apply(
-    x: &FlexTensor,
+    mut x: FlexTensor,
     weight: &FlexTensor,
     bias: &FlexTensor,
     scales: &FlexTensor,
 ) -> FlexTensor {
-    let (sizes, source) = (Sizes::of(x), values(x));
     let (parameters, scales) = ([values(weight), values(bias)], values(scales));
-    let mut y = vec![0.0; source.len()];
-    let image = sizes.image();
-    y.par_chunks_mut(image)
-        .zip(source.par_chunks(image))
-        .for_each(|(y, x)| normalise(y, x, scales, parameters, sizes.pixels.max(1)));
-    tensor(y, sides(x))
+    let (image, pixels) = (Sizes::of(&x).image(), Sizes::of(&x).pixels.max(1));
+    let images = x.storage_mut::<f32>().par_chunks_mut(image);
+    images.for_each(|x| normalise(x, scales, parameters, pixels));
+    x
 }
 
 impl Kernel<4> for BatchNorm {
@@ -241,12 +239,12 @@ impl Kernel<4> for BatchNorm {
 
     fn forward(self, inputs: [FlexTensor; 4]) -> FlexTensor {
         let [x, weight, bias, scales] = inputs.map(contiguous);
-        apply(&x, &weight, &bias, &scales)
+        apply(x, &weight, &bias, &scales)
     }
 
     fn forward_kept(self, inputs: [FlexTensor; 4], _: [bool; 4]) -> (FlexTensor, Kept) {
         let [x, weight, bias, scales] = inputs.map(contiguous);
-        let y = apply(&x, &weight, &bias, &scales);
+        let y = apply(x.clone(), &weight, &bias, &scales);
         (y, Kept { x, weight, scales })
     }
 

@@ -6,6 +6,8 @@
 
 use pulp::{Simd, WithSimd};
 
+use crate::kernels::simd::copy;
+
 /// Outputs of a register block; divides the widths of the reduced ResNet-18.
 const OUTPUTS: usize = 5;
 
@@ -56,7 +58,7 @@ impl Frame {
             let first = channel * self.plane() + self.padding * (self.width() + 1);
             let rows = framed[first..].chunks_mut(self.width());
             for (to, from) in rows.zip(plane.chunks_exact(width)) {
-                to[..width].copy_from_slice(from);
+                copy(&mut to[..width], from);
             }
         }
         framed
@@ -111,7 +113,7 @@ pub(super) fn forward(output: &mut [f32], image: &[f32], blocks: &[f32], frame: 
         {
             let rows = plane.chunks(frame.width());
             for (to, from) in output.chunks_exact_mut(width).zip(rows) {
-                to.copy_from_slice(&from[..width]);
+                copy(to, &from[..width]);
             }
         }
     }
@@ -189,7 +191,7 @@ pub(super) fn weight_grad(total: &mut [f32], image: &[f32], grad: &[f32], frame:
             .chunks_mut(frame.width())
             .zip(grad.chunks_exact(width))
         {
-            to[..width].copy_from_slice(from);
+            copy(&mut to[..width], from);
         }
     }
     let totals = total.chunks_mut(OUTPUTS * frame.channels * TAPS);
