@@ -20,6 +20,7 @@ use crate::drive::{Driver, Finished, Interrupted, Terms, Watch, stop_on_ctrl_c};
 use crate::estimate::Costs;
 use crate::job::{Job, Shared};
 use crate::pool::{self, Todo};
+use crate::profile;
 use crate::screen::Screen;
 use crate::suite::Suite;
 use crate::worker::Order;
@@ -33,6 +34,7 @@ pub fn bench(options: BenchOptions) -> anyhow::Result<()> {
     let terms = Terms {
         checkpoint_secs: options.checkpoint_secs,
         jobs: 1,
+        profile: options.profile,
         command: command(std::env::args().skip(1)),
     };
     terms.interval()?;
@@ -49,6 +51,9 @@ pub fn bench(options: BenchOptions) -> anyhow::Result<()> {
     let bench = Bench::new(&shared, &jobs, folder, terms, stop_on_ctrl_c()?)?;
     let ids = bench.run_all(&jobs, beside)?;
     bench.screen.clear();
+    if options.profile {
+        print(&profile::table(bench.folder.path(), &ids)?)?;
+    }
     match partition {
         None => report(bench.folder.path(), &ids),
         Some(partition) => {
@@ -277,7 +282,9 @@ fn command(arguments: impl Iterator<Item = String>) -> String {
             value = false;
         } else if LEFT_OUT.contains(&word.as_str()) {
             value = true;
-        } else if word != "--no-cache" && !name.is_some_and(|name| LEFT_OUT.contains(&name)) {
+        } else if !["--no-cache", "--profile"].contains(&word.as_str())
+            && !name.is_some_and(|name| LEFT_OUT.contains(&name))
+        {
             let plain = |c: char| c.is_ascii_alphanumeric() || "-_.,:=/+@%".contains(c);
             words.push(match word.chars().all(plain) {
                 true => word,
@@ -441,7 +448,7 @@ mod tests {
 
     #[test]
     fn the_command_is_kept_without_what_changes_no_result() {
-        let words = "bench --partition 2/3 --jobs 4 --no-cache --cache-dir=x --seeds 0..3 --runs-dir=/tmp/x --set er.buffer=200 --data-dir d \
+        let words = "bench --partition 2/3 --jobs 4 --no-cache --profile --cache-dir=x --seeds 0..3 --runs-dir=/tmp/x --set er.buffer=200 --data-dir d \
              --memory-budget 512";
         let kept = command(words.split(' ').map(str::to_owned));
         assert_eq!(kept, "cargo xtask bench --seeds 0..3 --set er.buffer=200");
