@@ -17,9 +17,10 @@ use crate::cache::{Cache, Common};
 use crate::cli::BenchOptions;
 use crate::code::CODE;
 use crate::drive::{Driver, Finished, Interrupted, Terms, Watch, stop_on_ctrl_c};
-use crate::estimate;
+use crate::estimate::Costs;
 use crate::job::{Job, Shared};
 use crate::pool::{self, Todo};
+use crate::profile;
 use crate::screen::Screen;
 use crate::suite::Suite;
 use crate::worker::Order;
@@ -33,6 +34,7 @@ pub fn bench(options: BenchOptions) -> anyhow::Result<()> {
     let terms = Terms {
         checkpoint_secs: options.checkpoint_secs,
         jobs: 1,
+        profile: options.profile,
         command: command(std::env::args().skip(1)),
     };
     terms.interval()?;
@@ -43,12 +45,15 @@ pub fn bench(options: BenchOptions) -> anyhow::Result<()> {
     }
     let folder = options.runs_dir.join(&name);
     if options.dry_run {
-        return dry_run(&shared, &jobs, &folder, partition);
+        return dry_run(&shared, &jobs, &folder, partition, terms, beside);
     }
     let folder = SuiteFolder::lock(folder, partition)?;
     let bench = Bench::new(&shared, &jobs, folder, terms, stop_on_ctrl_c()?)?;
     let ids = bench.run_all(&jobs, beside)?;
     bench.screen.clear();
+    if options.profile {
+        print(&profile::table(bench.folder.path(), &ids)?)?;
+    }
     match partition {
         None => report(bench.folder.path(), &ids),
         Some(partition) => {
@@ -277,7 +282,9 @@ fn command(arguments: impl Iterator<Item = String>) -> String {
             value = false;
         } else if LEFT_OUT.contains(&word.as_str()) {
             value = true;
-        } else if word != "--no-cache" && !name.is_some_and(|name| LEFT_OUT.contains(&name)) {
+        } else if !["--no-cache", "--profile"].contains(&word.as_str())
+            && !name.is_some_and(|name| LEFT_OUT.contains(&name))
+        {
             let plain = |c: char| c.is_ascii_alphanumeric() || "-_.,:=/+@%".contains(c);
             words.push(match word.chars().all(plain) {
                 true => word,
@@ -351,6 +358,8 @@ fn dry_run(
     jobs: &[Job],
     folder: &Path,
     partition: Option<Partition>,
+    terms: Terms,
+    beside: Jobs,
 ) -> anyhow::Result<()> {
     let dataset = &shared.dataset;
     let (ledger, _) = read_checked(folder)?;
@@ -365,50 +374,51 @@ fn dry_run(
         dataset.shape(),
     );
     text += &format!("data {}  code {}\n\n", &shared.dataset_hash[..16], *CODE);
-    text += "run               manifest          method      stream        seed     steps   samples     time\n";
-    let mut total = 0.0;
-    let mut estimates = std::collections::BTreeMap::new();
-    let mut warmed = false;
+    let (mut rows, mut left) = (Vec::new(), Vec::new());
     for job in jobs {
-        let frozen = shared.frozen(job)?;
-        let provenance = shared.provenance(job, &frozen)?;
+        let provenance = shared.provenance(job, &shared.frozen(job)?)?;
         let result = folder.join(&provenance.run_id).join("result.json");
         let done = ledger.get(&provenance.run_id)?.is_some() || result.exists();
-        if shared.is_frozen(job)? && !warmed && !done {
-            let seconds = estimate::warming(shared, &frozen)?;
-            if seconds > 0.0 {
-                text += &format!(
-                    "features of all images, once: about {}\n",
-                    format::seconds(seconds)
-                );
-            }
-            total += seconds;
-            warmed = !shared.suite.backbone.is_random();
-            // The trial needs the features of the images that it meets.
-            let some: Vec<usize> = (0..dataset.train.len().min(2000)).collect();
-            frozen.warm(&dataset.train.images.select(&some)?, |_, _| true)?;
-            let some: Vec<usize> = (0..dataset.test.len().min(64)).collect();
-            frozen.warm(&dataset.test.images.select(&some)?, |_, _| true)?;
+        if !done {
+            left.push(job.clone());
         }
-        let kind = (job.method.clone(), job.stream.clone());
+        rows.push((job, provenance, done));
+    }
+    let screen = Screen::new(left.len(), 0, stop_on_ctrl_c()?)?;
+    let mut order = Order {
+        suite: shared.suite.clone(),
+        folder: folder.to_owned(),
+        cache: shared.cache.clone(),
+        terms,
+    };
+    order.terms.jobs = beside.number(shared, &left, &order, &screen)?;
+    let beside = order.terms.jobs;
+    let costs = match left.is_empty() {
+        true => Costs::default(),
+        false => Costs::of(shared, &left, &order, &screen)?,
+    };
+    let bytes = |bytes: Option<u64>| {
+        bytes.map_or_else(|| "unknown".to_owned(), |b| format::bytes(b as f64))
+    };
+    let mut total = 0.0;
+    if let Some(features) = costs.features.filter(|features| features.seconds > 0.0) {
+        let seconds = format::seconds(features.seconds);
+        text += &format!("features of all images, once: about {seconds}\n");
+        total += features.seconds * beside as f64;
+    }
+    text += "run               manifest          method      stream        seed     steps   samples     time      memory\n";
+    for (job, provenance, done) in rows {
         let plan = shared.plan(job)?;
-        let seconds = if done {
-            0.0
-        } else if let Some(seconds) = estimates.get(&kind) {
-            *seconds
-        } else {
-            let seconds = estimate::trial(shared, job, &frozen)?.seconds;
-            estimates.insert(kind, seconds);
-            seconds
+        let cost = costs.kinds.get(&(job.method.clone(), job.stream.clone()));
+        let (time, memory) = match cost.filter(|_| !done) {
+            None => ("done".to_owned(), String::new()),
+            Some(cost) => {
+                total += cost.seconds;
+                (format::seconds(cost.seconds), bytes(cost.peak_bytes))
+            }
         };
-        total += seconds;
-        let time = if done {
-            "done".to_owned()
-        } else {
-            format::seconds(seconds)
-        };
-        text += &format!(
-            "{}  {}  {:<10}  {:<12}  {:>4}  {:>8}  {:>8}  {:>7}\n",
+        let row = format!(
+            "{}  {}  {:<10}  {:<12}  {:>4}  {:>8}  {:>8}  {time:>7}  {memory:>10}",
             provenance.run_id,
             &provenance.manifest_hash[..16],
             job.method,
@@ -416,14 +426,18 @@ fn dry_run(
             job.seed,
             plan.steps(),
             plan.samples(),
-            time
         );
+        text += &format!("{}\n", row.trim_end());
     }
-    let memory = peak_memory().map_or_else(|| "unknown".to_owned(), |b| format::bytes(b as f64));
+    let seconds = Duration::from_secs_f64((total / beside as f64).clamp(0.0, 1e9));
+    let peak = bytes(costs.peak_bytes(beside, peak_memory()));
+    let processes = match beside {
+        1 => "one run at a time".to_owned(),
+        beside => format!("{beside} runs beside each other and the process that asks for them"),
+    };
     text += &format!(
-        "\nabout {} in all, from a short trial of each method on each stream; \
-         peak memory of the trials: {memory}\n",
-        HumanDuration(Duration::from_secs_f64(total.clamp(0.0, 1e9)))
+        "\nabout {} in all, from a short trial of each method on each stream; peak memory about {peak}, {processes}\n",
+        HumanDuration(seconds)
     );
     print(&text)
 }
@@ -434,7 +448,7 @@ mod tests {
 
     #[test]
     fn the_command_is_kept_without_what_changes_no_result() {
-        let words = "bench --partition 2/3 --jobs 4 --no-cache --cache-dir=x --seeds 0..3 --runs-dir=/tmp/x --set er.buffer=200 --data-dir d \
+        let words = "bench --partition 2/3 --jobs 4 --no-cache --profile --cache-dir=x --seeds 0..3 --runs-dir=/tmp/x --set er.buffer=200 --data-dir d \
              --memory-budget 512";
         let kept = command(words.split(' ').map(str::to_owned));
         assert_eq!(kept, "cargo xtask bench --seeds 0..3 --set er.buffer=200");

@@ -10,8 +10,8 @@ use everburn::core::Error;
 use everburn::run::peak_memory;
 
 use crate::drive::Watch;
+use crate::estimate::Costs;
 use crate::job::{Job, Shared};
-use crate::pool;
 use crate::worker::Order;
 
 /// Memory that is left to the system and to whatever else runs.
@@ -91,10 +91,11 @@ fn memory_of_one(
     if tuned.is_empty() {
         return Ok(here + here / 4);
     }
-    let trials = pool::tries(order, &tuned, threads(cores()), watch)?;
-    let most = trials.iter().filter_map(|trial| trial.peak_bytes).max();
-    // Memories of past images are still empty in a trial.
-    Ok(most.map_or(u64::MAX, |most| (most + most / 4).max(here)))
+    let mut order = order.clone();
+    order.terms.jobs = 1;
+    let costs = Costs::of(shared, &tuned, &order, watch)?;
+    let most = costs.peak_bytes(1, None);
+    Ok(most.map_or(u64::MAX, |most| (most + most / 10).max(here)))
 }
 
 /// Threads that all runs together may use.

@@ -78,6 +78,14 @@ impl Cache {
         self
     }
 
+    /// Bytes of features that a process keeps in memory at most.
+    pub fn most_in_memory(&self) -> u64 {
+        match self.root {
+            None => u64::MAX,
+            Some(_) => self.memory,
+        }
+    }
+
     /// A backbone whose features are kept here.
     pub fn attach(&self, frozen: Frozen) -> Result<Frozen> {
         let Some(root) = &self.root else {

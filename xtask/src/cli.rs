@@ -144,6 +144,9 @@ pub struct BenchOptions {
     /// Where features of frozen backbones are kept. Changes no result.
     #[command(flatten)]
     pub cache: CacheOptions,
+    /// Write down where the time of each run goes, in its folder, and print a table. Changes no result.
+    #[arg(long)]
+    pub profile: bool,
     /// Print the plan and run nothing.
     #[arg(long)]
     pub dry_run: bool,

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context as _, bail};
 use everburn::backend::{DeviceChoice, devices};
 use everburn::core::Error;
+use everburn::core::profile::{self, Part, span};
 use everburn::eval::{Accompanying, Provenance, RunRecord};
 use everburn::nn::Frozen;
 use everburn::run::{Checkpoint, RunFolder, Runner, peak_memory, reset_peak_memory};
@@ -16,6 +17,7 @@ use serde_json::json;
 use crate::cache::{Filled, fill};
 use crate::code::{RUSTC, commit, dirty};
 use crate::job::{Job, Shared};
+use crate::profile::Profiled;
 
 /// How long a run's folder may be held by a process of an earlier command that is about to end.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -69,6 +71,8 @@ pub struct Terms {
     pub checkpoint_secs: f64,
     /// Runs beside each other.
     pub jobs: usize,
+    /// Whether to write down where their time goes.
+    pub profile: bool,
     /// The command that asked for them.
     pub command: String,
 }
@@ -172,7 +176,12 @@ impl<'a> Driver<'a> {
             _ => folder.timing()?.unwrap_or_default(),
         };
         self.watch.steps(job, steps_before);
-        self.drive(job, &mut runner, folder, &mut timing)?;
+        let driven = self.drive(job, &mut runner, folder, &mut timing);
+        let profile = profile::stop();
+        driven?;
+        if self.terms.profile {
+            Profiled::new(job, steps_before, &profile).write(folder)?;
+        }
         let outcome = runner.outcome()?;
         let run = self.shared.describe(job, frozen)?;
         folder.keep_confusion(&outcome.confusion)?;
@@ -235,6 +244,9 @@ impl<'a> Driver<'a> {
         timing: &mut Accompanying,
     ) -> anyhow::Result<()> {
         let (mut since, mut saved) = (Instant::now(), Instant::now());
+        if self.terms.profile {
+            profile::start();
+        }
         let mut times = runner.times();
         let before = timing.peak_rss_bytes;
         let mut account = |runner: &Runner<'_>, timing: &mut Accompanying| {
@@ -262,6 +274,7 @@ impl<'a> Driver<'a> {
             steps = progress.steps;
             let stop = self.watch.stop();
             if stop || saved.elapsed() >= self.interval {
+                let _span = span(Part::Checkpoint);
                 runner.checkpoint()?.save(&folder.checkpoint_path())?;
                 account(runner, timing);
                 folder.keep_time(timing)?;

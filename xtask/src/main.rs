@@ -12,6 +12,7 @@ mod job;
 mod ledger;
 mod new_method;
 mod pool;
+mod profile;
 mod report;
 mod screen;
 mod suite;

@@ -11,7 +11,6 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use crate::drive::{Interrupted, Watch};
-use crate::estimate::Trial;
 use crate::job::Job;
 use crate::worker::{Answer, Order, Task};
 
@@ -77,28 +76,27 @@ pub fn run(
     }
 }
 
-/// Tries out what runs will cost, one after the other in one process on `threads` threads, so that
-/// this one's memory stays as it is.
-pub fn tries(
+/// What one process on `threads` threads answers to tasks other than runs, each after the other.
+pub fn ask(
     order: &Order,
-    jobs: &[Job],
+    tasks: Vec<Task>,
     threads: usize,
     watch: &dyn Watch,
-) -> anyhow::Result<Vec<Trial>> {
+) -> anyhow::Result<Vec<Answer>> {
     let mut pool = Pool::new(&[], watch);
-    let mut trials = Vec::new();
+    let (mut answers, count) = (Vec::new(), tasks.len());
+    let mut tasks = tasks.into_iter();
     pool.start(order, threads)?;
-    let mut tasks = jobs.iter().map(|job| Task::Trial { job: job.clone() });
     pool.give(0, tasks.next());
     while let Some((number, said)) = pool.listen() {
         match said {
-            Said::Answer(Answer::Tried(trial)) => {
-                trials.push(trial);
+            Said::Answer(answer @ Answer::Tried(_)) => {
+                answers.push(answer);
                 pool.give(0, tasks.next());
             }
             Said::Answer(answer) => drop(pool.take(number, answer)),
             Said::Nonsense(error) => {
-                pool.fail(number, format!("a trial's process said {error}"), 1)
+                pool.fail(number, format!("a trial's process said {error}"), 1);
             }
             Said::End => pool.end(number)?,
         }
@@ -106,16 +104,16 @@ pub fn tries(
     match pool.failure.take() {
         Some(failure) => Err(failure),
         None if watch.stop() => Err(Interrupted.into()),
-        None if trials.len() < jobs.len() => Err(Failed::new(
-            "the process of a trial has ended".to_owned(),
+        None if answers.len() < count => Err(Failed::error(
+            "the process of a trial ended before it was asked to".to_owned(),
             1,
         )),
-        None => Ok(trials),
+        None => Ok(answers),
     }
 }
 
 impl Failed {
-    fn new(error: String, code: i32) -> anyhow::Error {
+    fn error(error: String, code: i32) -> anyhow::Error {
         Self { error, code }.into()
     }
 }
@@ -289,7 +287,8 @@ impl<'a> Pool<'a> {
             }
             None => error,
         };
-        self.failure.get_or_insert_with(|| Failed::new(error, code));
+        self.failure
+            .get_or_insert_with(|| Failed::error(error, code));
     }
 
     /// A process has ended; with a run under way that is an error.

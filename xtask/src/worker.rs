@@ -27,7 +27,7 @@ use crate::suite::Suite;
 const OFTEN: Duration = Duration::from_millis(200);
 
 /// What all tasks have in common.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct Order {
     /// As the asking process understood it.
     pub suite: Suite,
@@ -43,7 +43,9 @@ pub struct Order {
 pub enum Task {
     /// Make this run; the id is the one that it must have.
     Run { job: Job, id: String },
-    /// Try out what it will cost.
+    /// Compute a few features of the backbone that this run begins with, and say what all will cost.
+    Features { job: Job },
+    /// Try out what this run will cost.
     Trial { job: Job },
 }
 
@@ -109,7 +111,9 @@ fn work(lines: &Receiver<String>, asker: &Asker) -> anyhow::Result<()> {
     };
     let order: Order = serde_json::from_str(&order).context("the order of the asking process")?;
     let shared = Shared::load(order.suite, order.cache)?;
+    let interval = order.terms.interval()?;
     let mut driver = Driver::new(&shared, order.terms, asker)?;
+    let mut made_up = None;
     while let Ok(task) = lines.recv() {
         match serde_json::from_str(&task).context("a task of the asking process")? {
             Task::Run { job, id } => {
@@ -125,8 +129,21 @@ fn work(lines: &Receiver<String>, asker: &Asker) -> anyhow::Result<()> {
                 asker.say(&Answer::Done);
             }
             Task::Trial { job } => {
-                let frozen = shared.frozen(&job)?;
-                asker.say(&Answer::Tried(estimate::trial(&shared, &job, &frozen)?));
+                let mut frozen = shared.frozen(&job)?;
+                if shared.is_frozen(&job)? {
+                    // All runs of a suite share one store.
+                    frozen = match made_up.take() {
+                        Some(made_up) => made_up,
+                        None => estimate::with_made_up(&shared, &frozen)?,
+                    };
+                    made_up = shared.pretrained.as_ref().map(|_| frozen.clone());
+                }
+                let trial = estimate::trial(&shared, &job, &frozen, interval)?;
+                asker.say(&Answer::Tried(trial));
+            }
+            Task::Features { job } => {
+                let trial = estimate::features(&shared, &shared.frozen(&job)?)?;
+                asker.say(&Answer::Tried(trial));
             }
         }
     }

@@ -33,6 +33,7 @@ mod image_source;
 mod images;
 mod key;
 mod learner;
+pub mod profile;
 mod reservoir;
 mod state;
 

@@ -6,10 +6,12 @@ use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use everburn_backend::{from_array, param_bytes, save_params};
 use everburn_cache::FeatureStore;
+use everburn_core::profile::{Part, span};
 use everburn_core::{Error, ImageShape, ImageSource, Images, Key, Result, State};
 use serde::{Deserialize, Serialize};
 
 use crate::layers::{BatchStatistics, Norm};
+use crate::network::timed;
 use crate::resample::resize_pos_embed;
 use crate::resnet::ResNet18;
 use crate::vit::{VisionTransformer, VitConfig};
@@ -502,12 +504,17 @@ impl Frozen {
     /// # Errors
     /// If the images do not fit.
     pub fn features(&self, images: &Images) -> Result<Tensor<2>> {
-        match self.store.get(images.keys()).filter(|_| !images.is_empty()) {
+        let read = span(Part::Read);
+        let known = self.store.get(images.keys());
+        match known.filter(|_| !images.is_empty()) {
             Some(values) => {
                 let data = TensorData::new(values, [images.len(), self.backbone.dim()]);
                 Ok(Tensor::from_data(data, &self.device))
             }
-            None => self.compute(images),
+            None => {
+                drop(read);
+                timed(Part::Forward, &self.device, || self.compute(images))
+            }
         }
     }
 

@@ -9,6 +9,7 @@ use everburn_backend::{
     Clipping, Group, Optimiser, Rule, collect_grads, from_state, load_params, param_bytes, params,
     random, save_params, to_vec, track, untrack, works_alone,
 };
+use everburn_core::profile::{self, Part, span};
 use everburn_core::{
     Checker, ClassId, Error, Footprint, Images, Key, Kind, Output, Result, SeenClasses, State, View,
 };
@@ -213,8 +214,20 @@ pub(crate) fn check_loss(method: &str, loss: f32) -> Result<f32> {
 
 /// The mean of losses, read from the device at once.
 fn mean_loss(losses: &[Tensor<1>]) -> Result<f32> {
+    let _span = span(Part::Idle);
     let values = to_vec(&Tensor::cat(losses.to_vec(), 0))?;
     Ok(values.iter().sum::<f32>() / values.len().max(1) as f32)
+}
+
+/// Does a part of the work. Where time is watched, it ends when the device has done what was asked.
+pub(crate) fn timed<T>(part: Part, device: &Device, work: impl FnOnce() -> T) -> T {
+    let _span = span(part);
+    let value = work();
+    if profile::is_on() && works_alone(device) {
+        // What has failed is an error where it is read.
+        device.sync().unwrap_or_default();
+    }
+    value
 }
 
 fn columns(seen: &SeenClasses, labels: &[ClassId], device: &Device) -> Result<Tensor<1, Int>> {
@@ -368,17 +381,22 @@ impl Network {
     /// # Errors
     /// If the device fails.
     pub fn update(&mut self, tape: Tape, loss: Tensor<1>) -> Result<Option<f32>> {
-        let mut grads = collect_grads(&tape.trained, loss.backward());
-        if let Some(clipping) = self.clipping {
-            clipping.apply(&mut grads);
-        }
-        let mut trained = untrack(self.optimiser.step(tape.trained, grads)?);
-        if let Some(backbone) = &mut trained.backbone {
-            for statistics in tape.statistics {
-                backbone.absorb(statistics);
+        let device = self.device.clone();
+        let mut grads = timed(Part::Backward, &device, || {
+            collect_grads(&tape.trained, loss.backward())
+        });
+        self.trained = timed(Part::Optimiser, &device, || {
+            if let Some(clipping) = self.clipping {
+                clipping.apply(&mut grads);
             }
-        }
-        self.trained = trained;
+            let mut trained = untrack(self.optimiser.step(tape.trained, grads)?);
+            if let Some(backbone) = &mut trained.backbone {
+                for statistics in tape.statistics {
+                    backbone.absorb(statistics);
+                }
+            }
+            Ok::<_, Error>(trained)
+        })?;
         self.unread.push(loss.without_autodiff());
         if works_alone(&self.device) && self.unread.len() < READ_EVERY {
             return Ok(None);
@@ -578,11 +596,13 @@ impl Live<'_> {
         let features = match &self.trained.backbone {
             None if !augmented => self.frozen.features(images)?,
             encoder => {
-                let mut pixels = backbone.load(images, self.device)?;
+                let load = || backbone.load(images, self.device);
+                let mut pixels = timed(Part::Read, self.device, load)?;
                 if augmented {
-                    pixels = self.augment.apply(pixels, key.child("augment"));
+                    let augment = || self.augment.apply(pixels, key.child("augment"));
+                    pixels = timed(Part::Augment, self.device, augment);
                 }
-                match encoder {
+                timed(Part::Forward, self.device, || match encoder {
                     None => self.frozen.forward(pixels),
                     Some(encoder) => {
                         let mut statistics = Vec::new();
@@ -591,7 +611,7 @@ impl Live<'_> {
                         self.statistics.push(statistics);
                         features
                     }
-                }
+                })
             }
         };
         match &self.trained.head {

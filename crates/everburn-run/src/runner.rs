@@ -1,7 +1,8 @@
 use std::time::{Duration, Instant};
 
+use everburn_core::profile::{Part, span};
 use everburn_core::{
-    Batch, ClassId, Ctx, Error, Event, Footprint, ImageSource, Key, Kind, Learner, Result,
+    Batch, ClassId, Ctx, Error, Event, Footprint, ImageSource, Images, Key, Kind, Learner, Result,
     SeenClasses, Source, Stage, Step, TaskId,
 };
 use everburn_eval::{
@@ -23,6 +24,12 @@ pub struct Labelled<'a> {
     pub images: &'a dyn ImageSource,
     /// The class of each.
     pub labels: &'a [ClassId],
+}
+
+/// Images by number.
+fn read(from: Labelled<'_>, chosen: &[usize]) -> Result<Images> {
+    let _span = span(Part::Read);
+    from.images.select(chosen)
 }
 
 /// What a run is about: a stream over training samples, and the test samples that judge it.
@@ -524,7 +531,8 @@ impl<'a> Runner<'a> {
             .iter()
             .filter_map(|index| train.labels.get(*index).copied())
             .collect();
-        let batch = Batch::new(train.images.select(&chosen)?, labels, stage.view)?;
+        let images = read(train, &chosen)?;
+        let batch = Batch::new(images, labels, stage.view)?;
         let step = Step {
             task: self.task(),
             stage: self.cursor.stage,
@@ -554,6 +562,7 @@ impl<'a> Runner<'a> {
             return Ok(());
         };
         let began = Instant::now();
+        let _span = span(Part::Evaluation);
         let right = if self.cursor.exposed.is_empty() {
             0
         } else {
@@ -596,6 +605,7 @@ impl<'a> Runner<'a> {
 
     fn evaluate(&mut self, periodic: bool, task_end: Option<TaskId>) -> Result<()> {
         let began = Instant::now();
+        let _span = span(Part::Evaluation);
         let test = self.material.test;
         let exposed = &self.cursor.exposed;
         // Classes are never taken back, so as many classes are the same classes.
@@ -607,11 +617,7 @@ impl<'a> Runner<'a> {
         }));
         let mut predicted = Vec::with_capacity(chosen.len());
         for batch in chosen.chunks(self.settings.eval_batch) {
-            predicted.extend(
-                self.learner
-                    .predict(&test.images.select(batch)?)?
-                    .predicted(),
-            );
+            predicted.extend(self.learner.predict(&read(test, batch)?)?.predicted());
         }
         let labels: Vec<ClassId> = chosen.iter().map(|index| test.labels[*index]).collect();
         let moment = Moment {
