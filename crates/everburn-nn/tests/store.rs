@@ -152,17 +152,17 @@ fn what_is_augmented_or_tuned_never_comes_from_the_store() {
     // Whether a step and a prediction are the same with wrong features in the store as without a store.
     let ignores = |tuning: Tuning, augment: Augment, view: View| {
         let outcome = |frozen: Frozen| {
-            let mut net = network(frozen, tuning, augment.clone());
+            let mut net = network(frozen, tuning, augment);
             let loss = net.step(&images, &labels, view, Key::from_seed(2)).unwrap();
             let state = net.save().unwrap();
             (loss, state)
         };
         outcome(poisoned(&images)) == outcome(frozen())
     };
-    assert!(ignores(Tuning::Frozen, augment.clone(), View::Train));
+    assert!(ignores(Tuning::Frozen, augment, View::Train));
     assert!(ignores(Tuning::Full, Augment::default(), View::Train));
     assert!(ignores(Tuning::Full, Augment::default(), View::Test));
-    assert!(ignores(Tuning::Full, augment.clone(), View::Train));
+    assert!(ignores(Tuning::Full, augment, View::Train));
     // And where nothing is changed, it does: the check can fail.
     assert!(!ignores(Tuning::Frozen, augment, View::Test));
     assert!(!ignores(Tuning::Frozen, Augment::default(), View::Train));

@@ -35,8 +35,7 @@ fn losses_are_read_every_32_steps() {
         let augment = Augment::pad_crop_flip();
         for tuning in [Tuning::Frozen, Tuning::Full] {
             let frozen = frozen.clone();
-            let mut net =
-                Network::new(frozen, tuning, &training, augment.clone(), key, &device).unwrap();
+            let mut net = Network::new(frozen, tuning, &training, augment, key, &device).unwrap();
             net.see(&labels);
             let before = reads();
             let mut losses = Vec::new();

@@ -148,7 +148,7 @@ impl Sizes {
 
     /// The pixels of a channel in each image.
     #[inline(always)]
-    fn each<'a>(self, values: &'a [f32], channel: usize) -> impl Iterator<Item = &'a [f32]> {
+    fn each(self, values: &[f32], channel: usize) -> impl Iterator<Item = &[f32]> {
         values
             .chunks_exact(self.pixels.max(1))
             .skip(channel)
