@@ -8,7 +8,7 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::flex::{FlexTensor, Layout};
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, AutodiffBackend, Flex};
+use burn::backend::{Autodiff, AutodiffBackend, Flex, GradientCheckpointingStrategy};
 use burn::tensor::{Bytes, DType, Device, Shape, Tensor};
 
 /// An operation on `N` tensors of 32-bit floats, and its way back.
@@ -41,8 +41,10 @@ pub(crate) enum OnFlex {
 /// that keeps all activations.
 pub(crate) fn is_ours<const D: usize>(tensor: &Tensor<D>) -> bool {
     let device = tensor.device();
-    let flex = Device::flex();
-    tensor.dtype() == DType::F32 && (device == flex || device == flex.autodiff())
+    // Devices are equal whether or not they record a tape.
+    let strategy = device.gradient_checkpointing_strategy();
+    let keeps_all = strategy.is_none_or(|s| s == GradientCheckpointingStrategy::Disabled);
+    tensor.dtype() == DType::F32 && device == Device::flex() && keeps_all
 }
 
 /// A tensor for which [`is_ours`] holds.
