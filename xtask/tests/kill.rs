@@ -29,7 +29,7 @@ fn bench(runs: &Path) -> Command {
         "--seeds",
         "3",
         "--train-per-class",
-        "40",
+        "50",
     ]);
     command.args([
         "--test-per-class",
@@ -42,7 +42,7 @@ fn bench(runs: &Path) -> Command {
         "--set",
         "er.buffer=50",
     ]);
-    command.args(["--set", "*.epochs=5", "--set", "*.online_updates=3"]);
+    command.args(["--set", "*.epochs=8", "--set", "*.online_updates=3"]);
     command.args(["--set", "*.training.rule={rule=\"sgd\", momentum=0.9}"]);
     command.args([
         "--set",
