@@ -151,7 +151,7 @@ fn relu_and_add() {
         );
         agree(
             "relu",
-            &[a.clone()],
+            std::slice::from_ref(&a),
             &|i| kernels::relu(i[0].four()),
             &|i| activation::relu(i[0].four()),
         );
