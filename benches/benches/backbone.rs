@@ -27,7 +27,7 @@ fn forward(c: &mut Criterion) {
             let images = noise(SHAPE, batch);
             group.throughput(Throughput::Elements(batch as u64));
             group.bench_function(format!("forward/{name}/{batch}"), |b| {
-                // Reading the features back waits for a device that works on its own.
+                // Reading the features back waits for an asynchronous device.
                 b.iter(|| to_vec(&frozen.features(black_box(&images)).unwrap()).unwrap());
             });
         }

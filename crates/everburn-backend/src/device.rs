@@ -232,7 +232,7 @@ fn threads() -> usize {
 }
 
 /// Whether a device computes beside the processor, which then waits for it only where it reads a result.
-pub fn works_alone(device: &Device) -> bool {
+pub fn is_asynchronous(device: &Device) -> bool {
     let device = device.clone().without_autodiff();
     #[cfg(feature = "ndarray")]
     #[allow(deprecated)]

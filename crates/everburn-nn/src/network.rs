@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor};
 use everburn_backend::{
-    Clipping, Group, Optimiser, Rule, collect_grads, from_state, load_params, param_bytes, params,
-    random, save_params, to_vec, track, untrack, works_alone,
+    Clipping, Group, Optimiser, Rule, collect_grads, from_state, is_asynchronous, load_params,
+    param_bytes, params, random, save_params, to_vec, track, untrack,
 };
 use everburn_core::profile::{self, Part, span};
 use everburn_core::{
@@ -191,23 +191,23 @@ pub struct Network {
     seen: SeenClasses,
     device: Device,
     head_key: Key,
-    /// Losses that a device which works on its own still holds.
+    /// Losses that an asynchronous device still holds.
     unread: Vec<Tensor<1>>,
 }
 
-/// Steps after which the losses of a device which works on its own are read.
+/// Steps after which the losses of an asynchronous device are read.
 ///
 /// Reading one waits for all that was asked of the device before: the processor would prepare nothing
 /// while the device computes, and the device compute nothing while the processor prepares.
 const READ_EVERY: usize = 32;
 
 /// A loss, if it is a number: a diverged network would go on in silence.
-pub(crate) fn check_loss(method: &str, loss: f32) -> Result<f32> {
+pub(crate) fn check_loss(training: impl Into<String>, loss: f32) -> Result<f32> {
     if loss.is_finite() {
         return Ok(loss);
     }
     Err(Error::other(
-        format!("training of `{method}`"),
+        training,
         format!("the loss is {loss}: it has diverged; try a smaller learning rate"),
     ))
 }
@@ -223,7 +223,7 @@ fn mean_loss(losses: &[Tensor<1>]) -> Result<f32> {
 pub(crate) fn timed<T>(part: Part, device: &Device, work: impl FnOnce() -> T) -> T {
     let _span = span(part);
     let value = work();
-    if profile::is_on() && works_alone(device) {
+    if profile::is_on() && is_asynchronous(device) {
         // What has failed is an error where it is read.
         device.sync().unwrap_or_default();
     }
@@ -398,7 +398,7 @@ impl Network {
             Ok::<_, Error>(trained)
         })?;
         self.unread.push(loss.without_autodiff());
-        if works_alone(&self.device) && self.unread.len() < READ_EVERY {
+        if is_asynchronous(&self.device) && self.unread.len() < READ_EVERY {
             return Ok(None);
         }
         let unread = std::mem::take(&mut self.unread);
@@ -410,7 +410,7 @@ impl Network {
         if self.unread.is_empty() {
             return Ok(());
         }
-        check_loss("a network", mean_loss(&self.unread)?).map(|_| ())
+        check_loss("training", mean_loss(&self.unread)?).map(|_| ())
     }
 
     /// One step on the mean cross-entropy of a batch over all classes seen.

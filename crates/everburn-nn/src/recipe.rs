@@ -318,7 +318,7 @@ impl Trainee {
             let key = cx.key.child("update").at(number as u64);
             let read = update(&mut self.net, key)?;
             loss = read
-                .map(|loss| check_loss(method, loss))
+                .map(|loss| check_loss(format!("training of `{method}`"), loss))
                 .transpose()?
                 .or(loss);
         }

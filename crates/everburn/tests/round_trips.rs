@@ -1,8 +1,8 @@
-//! No step waits for a device that works on its own. A file of its own, since reads are counted for the
+//! No step waits for an asynchronous device. A file of its own, since reads are counted for the
 //! whole process.
 #![allow(clippy::unwrap_used)]
 
-use everburn::backend::{Clipping, Rule, reads, works_alone};
+use everburn::backend::{Clipping, Rule, is_asynchronous, reads};
 use everburn::core::{ClassId, ImageShape, Images, Key, View};
 use everburn::nn::vit::VitConfig;
 use everburn::nn::{Augment, Backbone, Frozen, Network, Normalise, Training, Tuning};
@@ -45,7 +45,7 @@ fn losses_are_read_every_32_steps() {
                         .unwrap(),
                 );
             }
-            let expected = if works_alone(&device) { 2 } else { 64 };
+            let expected = if is_asynchronous(&device) { 2 } else { 64 };
             assert_eq!(
                 (reads() - before, losses.len() as u64),
                 (expected, expected),
@@ -76,7 +76,7 @@ fn losses_are_read_every_32_steps() {
                         .unwrap(),
                 );
             }
-            if works_alone(&device) {
+            if is_asynchronous(&device) {
                 assert!(read.is_empty());
                 for message in [net.save().unwrap_err(), net.predict(&images).unwrap_err()] {
                     assert!(message.to_string().contains("diverged"), "{message}");

@@ -41,19 +41,8 @@ pub fn batch_norm_train(
         Tensor::<1>::from_data(burn::tensor::TensorData::new(values, [channels]), &device)
     };
     let (mean, variance) = (vector(|s| s.mean), vector(|s| s.variance));
-    let scales = statistics
-        .iter()
-        .map(|s| [s.mean, 1.0 / (s.variance + epsilon as f32).sqrt()]);
-    let kernel = BatchNorm { train: true };
-    let scales = tensor(scales.flatten().collect(), [channels, 2]);
-    let inputs = [
-        on_flex(x),
-        on_flex(weight),
-        on_flex(bias),
-        OnFlex::Plain(scales),
-    ];
     Normalised {
-        output: run(kernel, inputs).tensor(),
+        output: normalised(x, [weight, bias], &statistics, epsilon, true),
         mean,
         variance,
     }
@@ -72,18 +61,29 @@ pub fn batch_norm(
     if !ours || mean.is_autodiff() || variance.is_autodiff() {
         return burn::tensor::module::batch_norm(x, weight, bias, mean, variance, epsilon);
     }
-    let [_, channels, ..] = x.dims();
     let [mean, variance] = [mean, variance].map(|t| contiguous(plain(t)));
     let pairs = values(&mean).iter().zip(values(&variance));
-    let scales = pairs.map(|(mean, variance)| [*mean, 1.0 / (variance + epsilon as f32).sqrt()]);
-    let scales = tensor(scales.flatten().collect(), [channels, 2]);
-    let inputs = [
-        on_flex(x),
-        on_flex(weight),
-        on_flex(bias),
-        OnFlex::Plain(scales),
-    ];
-    run(BatchNorm { train: false }, inputs).tensor()
+    let statistics = pairs.map(|(mean, variance)| Statistics {
+        mean: *mean,
+        variance: *variance,
+    });
+    let statistics: Vec<Statistics> = statistics.collect();
+    normalised(x, [weight, bias], &statistics, epsilon, false)
+}
+
+/// By these statistics of each channel, which are the batch's if `train`.
+fn normalised(
+    x: Tensor<4>,
+    [weight, bias]: [Tensor<1>; 2],
+    statistics: &[Statistics],
+    epsilon: f64,
+    train: bool,
+) -> Tensor<4> {
+    let scale = |s: &Statistics| [s.mean, 1.0 / (s.variance + epsilon as f32).sqrt()];
+    let scales = statistics.iter().flat_map(scale).collect();
+    let scales = OnFlex::Plain(tensor(scales, [statistics.len(), 2]));
+    let inputs = [on_flex(x), on_flex(weight), on_flex(bias), scales];
+    run(BatchNorm { train }, inputs).tensor()
 }
 
 fn plain<const D: usize>(x: Tensor<D>) -> FlexTensor {

@@ -37,14 +37,15 @@ pub(crate) enum OnFlex {
     Taped(FloatTensor<Autodiff<Flex>>),
 }
 
-/// Whether a tensor is one that the kernels take: 32-bit floats on burn-flex, and if it has a tape, one
-/// that keeps all activations.
+/// Whether a tensor is one that the kernels take: 32-bit floats on burn-flex, at least one, and if it has a
+/// tape, one that keeps all activations.
 pub(crate) fn is_ours<const D: usize>(tensor: &Tensor<D>) -> bool {
     let device = tensor.device();
     // Devices are equal whether or not they record a tape.
     let strategy = device.gradient_checkpointing_strategy();
     let keeps_all = strategy.is_none_or(|s| s == GradientCheckpointingStrategy::Disabled);
-    tensor.dtype() == DType::F32 && device == Device::flex() && keeps_all
+    let some = tensor.dims().iter().all(|side| *side > 0);
+    some && tensor.dtype() == DType::F32 && device == Device::flex() && keeps_all
 }
 
 /// A tensor for which [`is_ours`] holds.
