@@ -32,7 +32,7 @@ pub use arrays::{from_array, from_state, reads, to_array, to_vec};
 pub use device::{DeviceChoice, DeviceInfo, DeviceKind, devices, is_asynchronous, use_this_thread};
 pub use optimiser::{AdamSettings, Group, Optimiser, Rule, SgdSettings};
 pub use params::{
-    Clipping, Grads, ParamInfo, collect_grads, load_params, param_bytes, params, save_params,
+    Clipping, Grads, ParamInfo, collect_grads, ema, load_params, param_bytes, params, save_params,
     track, untrack,
 };
 pub use schedule::Schedule;

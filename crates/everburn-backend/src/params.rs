@@ -180,6 +180,70 @@ pub fn untrack<M: Module>(module: M) -> M {
     track(module, |_| false)
 }
 
+/// The exponential moving average of a module's parameters, one step on: w̄ ← α·w̄ + (1 − α)·w, for every one,
+/// `decay` being α. Without a tape.
+///
+/// # Errors
+/// If a parameter of one is missing in the other or has another shape.
+pub fn ema<M: Module>(average: M, current: &M, decay: f64) -> Result<M> {
+    struct Reader {
+        path: Path,
+        found: Grads,
+    }
+    impl ModuleVisitor for Reader {
+        follow_path!();
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let value = param.val().without_autodiff().reshape([-1]);
+            self.found.insert(self.path.join(), value);
+        }
+    }
+    struct Mapper {
+        path: Path,
+        current: Grads,
+        decay: f64,
+        error: Option<Error>,
+    }
+    impl ModuleMapper for Mapper {
+        follow_path!();
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            let path = self.path.join();
+            let (current, decay) = (self.current.remove(&path), self.decay);
+            param.map(|average| {
+                let average = average.without_autodiff();
+                let shape = average.dims();
+                match current {
+                    Some(current) if current.dims()[0] == shape.iter().product::<usize>() => {
+                        average * decay + current.reshape(shape) * (1.0 - decay)
+                    }
+                    other => {
+                        let found = other.map_or("nothing".to_owned(), |c| format!("{:?}", c.dims()));
+                        let expected = format!("values of {shape:?}");
+                        self.error = Some(Error::state(path, found, expected));
+                        average
+                    }
+                }
+            })
+        }
+    }
+    let mut reader = Reader {
+        path: Path::default(),
+        found: Grads::new(),
+    };
+    current.visit(&mut reader);
+    let mut mapper = Mapper {
+        path: Path::default(),
+        current: reader.found,
+        decay,
+        error: None,
+    };
+    let average = average.map(&mut mapper);
+    match (mapper.error, mapper.current.keys().next()) {
+        (Some(error), _) => Err(error),
+        (None, Some(path)) => Err(Error::state(path, "nothing", "an average of it")),
+        (None, None) => Ok(average),
+    }
+}
+
 /// Gradients by path, each flattened to one side.
 pub type Grads = BTreeMap<String, Tensor<1>>;
 

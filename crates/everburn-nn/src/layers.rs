@@ -202,6 +202,17 @@ impl BatchNorm2d {
     }
 }
 
+/// Dropout of `[..]`: each value is 0 with probability `p`, and divided by 1 − p otherwise. The mask is drawn
+/// from `key`; without one, as in evaluation, the values stay.
+pub fn dropout<const D: usize>(x: Tensor<D>, p: f64, key: Option<Key>) -> Tensor<D> {
+    let Some(key) = key.filter(|_| p > 0.0) else {
+        return x;
+    };
+    let drawn: Tensor<D> = random::uniform(key, x.dims(), 0.0, 1.0, &x.device());
+    let kept = drawn.greater_equal_elem(p).float();
+    x * (kept / (1.0 - p))
+}
+
 /// Whether a parameter path names something that training changes by gradient.
 pub fn is_trainable(path: &str) -> bool {
     !path.ends_with("running_mean") && !path.ends_with("running_var")

@@ -7,6 +7,7 @@ use everburn_core::{Checker, Error, Key, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::layers::{Conv2d, LayerNorm, Linear};
+use crate::pet::{BlockPet, Pet, add_to, append, scale_shift};
 
 /// The sizes of a Vision Transformer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,10 +102,16 @@ impl VitConfig {
 
     /// Multiply-accumulate operations of a forward pass for one image.
     pub fn macs(&self) -> u64 {
-        let [n, d, hidden] = [self.tokens(), self.dim, self.hidden].map(|x| x as u64);
-        let embed = (n - 1) * d * 3 * (self.patch * self.patch) as u64;
+        let patch = 3 * self.patch * self.patch;
+        let embed = (self.grid() * self.grid() * self.dim * patch) as u64;
+        embed + self.depth as u64 * self.block_macs(self.tokens())
+    }
+
+    /// Those of one block for so many tokens.
+    pub(crate) fn block_macs(&self, tokens: usize) -> u64 {
+        let [n, d, hidden] = [tokens, self.dim, self.hidden].map(|x| x as u64);
         let attention = n * d * 4 * d + 2 * n * n * d;
-        embed + self.depth as u64 * (attention + 2 * n * d * hidden)
+        attention + 2 * n * d * hidden
     }
 }
 
@@ -120,10 +127,22 @@ pub struct Attention {
 }
 
 impl Attention {
-    /// `[batch, tokens, dim]` to the same.
-    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let joined = kernels::self_attention(self.qkv.forward(x), self.heads);
-        self.proj.forward(joined)
+    /// `[batch, tokens, dim]` to the same, with what acts in the block.
+    fn forward(&self, h: Tensor<3>, pet: &BlockPet) -> Tensor<3> {
+        let (ssf, lora) = (pet.ssf.as_ref(), pet.lora.as_ref());
+        let qkv = self.qkv.forward(h.clone());
+        let qkv = match lora {
+            Some(lora) => lora.add_to_qkv(qkv, h),
+            None => qkv,
+        };
+        let qkv = scale_shift(ssf.map(|ssf| &ssf.qkv), qkv);
+        let joined = match &pet.prefix {
+            Some(prefix) => prefix.attend(qkv, self.heads),
+            None => kernels::self_attention(qkv, self.heads),
+        };
+        let out = self.proj.forward(joined.clone());
+        let out = add_to(lora.and_then(|lora| lora.proj.as_ref()), out, joined);
+        scale_shift(ssf.map(|ssf| &ssf.proj), out)
     }
 }
 
@@ -137,9 +156,15 @@ pub struct Mlp {
 }
 
 impl Mlp {
-    /// `[batch, tokens, dim]` to the same.
-    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        self.fc2.forward(kernels::gelu(self.fc1.forward(x)))
+    /// `[batch, tokens, dim]` to the same, with what acts in the block.
+    fn forward(&self, x: Tensor<3>, pet: &BlockPet) -> Tensor<3> {
+        let (ssf, lora) = (pet.ssf.as_ref(), pet.lora.as_ref());
+        let z = self.fc1.forward(x.clone());
+        let z = add_to(lora.and_then(|lora| lora.fc1.as_ref()), z, x);
+        let z = kernels::gelu(scale_shift(ssf.map(|ssf| &ssf.fc1), z));
+        let y = self.fc2.forward(z.clone());
+        let y = add_to(lora.and_then(|lora| lora.fc2.as_ref()), y, z);
+        scale_shift(ssf.map(|ssf| &ssf.fc2), y)
     }
 }
 
@@ -177,10 +202,32 @@ impl Block {
 
     /// `[batch, tokens, dim]` to the same.
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let change = self.attn.forward(self.norm1.forward(x.clone()));
-        let x = kernels::add(x, change);
-        let change = self.mlp.forward(self.norm2.forward(x.clone()));
-        kernels::add(x, change)
+        self.forward_with(x, &BlockPet::default(), None)
+    }
+
+    /// [`forward`](Self::forward) with what acts in the block: with h = LN₁ x and u = x + Attn(h),
+    /// u + MLP(LN₂ u). `key` draws the dropout of training; without one there is none.
+    pub fn forward_with(&self, x: Tensor<3>, pet: &BlockPet, key: Option<Key>) -> Tensor<3> {
+        let ssf = pet.ssf.as_ref();
+        let [_, tokens, _] = x.dims();
+        let x = append(pet.prompts.as_ref(), x);
+        let h = scale_shift(ssf.map(|ssf| &ssf.norm1), self.norm1.forward(x.clone()));
+        let attention = |h| self.attn.forward(h, pet);
+        let change = match &pet.adapter {
+            Some(adapter) => adapter.around(h, attention),
+            None => attention(h),
+        };
+        let u = kernels::add(x, change);
+        let z = scale_shift(ssf.map(|ssf| &ssf.norm2), self.norm2.forward(u.clone()));
+        let m = self.mlp.forward(z, pet);
+        let x = match &pet.adaptformer {
+            Some(adapter) => adapter.join(u, m, key),
+            None => kernels::add(u, m),
+        };
+        match pet.prompts {
+            Some(_) => x.narrow(1, 0, tokens),
+            None => x,
+        }
     }
 }
 
@@ -243,22 +290,49 @@ impl VisionTransformer {
 
     /// Images `[batch, 3, height, width]` to tokens `[batch, N, D]`, positions added, before block 0.
     pub fn embed(&self, images: Tensor<4>) -> Tensor<3> {
+        self.embed_with(images, None)
+    }
+
+    /// [`embed`](Self::embed) with what acts on the patches.
+    pub fn embed_with(&self, images: Tensor<4>, pet: Option<&Pet>) -> Tensor<3> {
         let [batch, ..] = images.dims();
         let patches = (self.patch_embed.proj.forward(images))
             .flatten::<3>(2, 3)
             .swap_dims(1, 2);
+        let patches = scale_shift(pet.and_then(|pet| pet.patches.as_ref()), patches);
         let cls = self.cls_token.val().expand([batch, 1, self.config.dim]);
         Tensor::cat(vec![cls, patches], 1) + self.pos_embed.val()
     }
 
     /// Images `[batch, 3, height, width]` to features `[batch, D]`.
     pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {
-        let tokens = self
-            .blocks
-            .iter()
-            .fold(self.embed(images), |x, block| block.forward(x));
+        self.finish(self.embed(images), 0, None, None)
+    }
+
+    /// Tokens `[batch, N, D]` before block `from` to tokens before block `to`, as pre-trained.
+    pub fn through(&self, tokens: Tensor<3>, from: usize, to: usize) -> Tensor<3> {
+        let blocks = self.blocks.iter().take(to).skip(from);
+        blocks.fold(tokens, |x, block| block.forward(x))
+    }
+
+    /// Tokens `[batch, N, D]` before block `from` to features `[batch, D]`, with what acts in that block and
+    /// those after it. `key` draws the dropout of training; without one there is none.
+    pub fn finish(
+        &self,
+        tokens: Tensor<3>,
+        from: usize,
+        pet: Option<&Pet>,
+        key: Option<Key>,
+    ) -> Tensor<2> {
+        let nothing = BlockPet::default();
+        let mut x = append(pet.and_then(|pet| pet.prompts.as_ref()), tokens);
+        for (number, block) in self.blocks.iter().enumerate().skip(from) {
+            let acts = pet.and_then(|pet| pet.blocks.get(number));
+            let key = key.map(|key| key.at(number as u64));
+            x = block.forward_with(x, acts.unwrap_or(&nothing), key);
+        }
         // The norm works token by token, so only the class token needs it.
-        let cls = tokens.narrow(1, 0, 1);
-        self.norm.forward(cls).squeeze_dim(1)
+        let cls = self.norm.forward(x.narrow(1, 0, 1));
+        scale_shift(pet.and_then(|pet| pet.norm.as_ref()), cls).squeeze_dim(1)
     }
 }

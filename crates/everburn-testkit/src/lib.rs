@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 pub mod drive;
+pub mod pet;
 
 use std::path::PathBuf;
 

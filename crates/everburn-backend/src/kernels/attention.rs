@@ -25,20 +25,26 @@ pub fn self_attention(qkv: Tensor<3>, heads: usize) -> Tensor<3> {
     }
 }
 
-fn elsewhere(qkv: Tensor<3>, heads: usize) -> Tensor<3> {
+/// Queries, keys and values `[batch, heads, tokens, d]` of a fused projection `[batch, tokens, 3·dim]`.
+pub(super) fn heads_of(qkv: Tensor<3>, heads: usize) -> [Tensor<4>; 3] {
     let [batch, tokens, width] = qkv.dims();
-    let dim = width / 3;
-    let head_dim = dim / heads;
+    let head_dim = width / 3 / heads;
     // [batch, tokens, 3D] -> [3, batch, heads, tokens, d]
     let qkv = qkv
         .reshape([batch, tokens, 3, heads, head_dim])
         .permute([2, 0, 3, 1, 4]);
-    let part = |index: usize| -> Tensor<4> {
-        (qkv.clone().narrow(0, index, 1)).reshape([batch, heads, tokens, head_dim])
-    };
-    let (q, k, v) = (part(0), part(1), part(2));
+    [0, 1, 2].map(|index| {
+        let part = qkv.clone().narrow(0, index, 1);
+        part.reshape([batch, heads, tokens, head_dim])
+    })
+}
+
+fn elsewhere(qkv: Tensor<3>, heads: usize) -> Tensor<3> {
+    let [batch, tokens, width] = qkv.dims();
+    let dim = width / 3;
+    let [q, k, v] = heads_of(qkv, heads);
     let out = if q.is_autodiff() {
-        let scale = (head_dim as f64).powf(-0.5);
+        let scale = ((dim / heads) as f64).powf(-0.5);
         softmax(q.mul_scalar(scale).matmul(k.swap_dims(2, 3)), 3).matmul(v)
     } else {
         // No tape: the fused kernel need not keep the attention matrix.

@@ -1,0 +1,158 @@
+use burn::module::{Module, Param};
+use burn::tensor::Tensor;
+use everburn_backend::{kernels, random};
+use everburn_core::Key;
+
+use super::{LoraConfig, LoraTarget, Scaler};
+use crate::vit::Block;
+
+/// A low-rank change ΔW = s·B·A of one weight.
+#[derive(Module, Debug)]
+pub struct Lora {
+    /// `[r, in]`.
+    pub a: Param<Tensor<2>>,
+    /// `[out, r]`.
+    pub b: Param<Tensor<2>>,
+    /// s, on B.
+    pub scaler: Scaler,
+}
+
+impl Lora {
+    /// A change of a weight `[in, out]` that begins as none.
+    fn new(config: &LoraConfig, weight: &Tensor<2>, key: Key) -> Self {
+        let ([inputs, outputs], device) = (weight.dims(), weight.device());
+        let a = random::torch_default(key, [config.rank, inputs], inputs, &device);
+        Self {
+            a: Param::from_tensor(a),
+            b: Param::from_tensor(Tensor::zeros([outputs, config.rank], &device)),
+            scaler: Scaler::new(config.scale, &device),
+        }
+    }
+
+    /// (s·B)ᵀ, `[r, out]`.
+    fn scaled_b(&self) -> Tensor<2> {
+        self.scaler.of(self.b.val()).transpose()
+    }
+
+    /// y + ΔW·x, with y `[batch, tokens, out]` what the weight itself makes of x `[batch, tokens, in]`.
+    fn add_to(&self, y: Tensor<3>, x: Tensor<3>) -> Tensor<3> {
+        let narrow = product(x, self.a.val().transpose());
+        kernels::add(y, product(narrow, self.scaled_b()))
+    }
+
+    /// ΔW as ours is laid out, `[in, out]`.
+    fn change(&self) -> Tensor<2> {
+        self.a.val().transpose().matmul(self.scaled_b())
+    }
+
+    fn macs(&self) -> usize {
+        self.a.val().shape().num_elements() + self.b.val().shape().num_elements()
+    }
+}
+
+/// `[batch, tokens, in]` times `[in, out]`, as one matrix product.
+fn product(x: Tensor<3>, weight: Tensor<2>) -> Tensor<3> {
+    let ([batch, tokens, inputs], [_, outputs]) = (x.dims(), weight.dims());
+    let rows = x.reshape([batch * tokens, inputs]);
+    rows.matmul(weight).reshape([batch, tokens, outputs])
+}
+
+/// The changed weights of a block.
+#[derive(Module, Debug)]
+pub struct BlockLora {
+    /// Of queries, keys and values, each where it is changed.
+    pub thirds: [Option<Lora>; 3],
+    /// Of the fused projection as a whole.
+    pub qkv: Option<Lora>,
+    /// Of the attention's output projection.
+    pub proj: Option<Lora>,
+    /// Of the MLP's first layer.
+    pub fc1: Option<Lora>,
+    /// Of the MLP's second layer.
+    pub fc2: Option<Lora>,
+}
+
+impl BlockLora {
+    pub(super) fn new(config: &LoraConfig, block: &Block, key: Key) -> Self {
+        let qkv = block.attn.qkv.weight.val();
+        let [dim, _] = qkv.dims();
+        let make = |target: LoraTarget, name: &str, weight: Tensor<2>| {
+            let wanted = config.targets.contains(&target);
+            wanted.then(|| Lora::new(config, &weight, key.child(name)))
+        };
+        let third = || qkv.clone().narrow(1, 0, dim);
+        Self {
+            thirds: [
+                make(LoraTarget::Queries, "queries", third()),
+                make(LoraTarget::Keys, "keys", third()),
+                make(LoraTarget::Values, "values", third()),
+            ],
+            qkv: make(LoraTarget::Qkv, "qkv", qkv.clone()),
+            proj: make(LoraTarget::Proj, "proj", block.attn.proj.weight.val()),
+            fc1: make(LoraTarget::Fc1, "fc1", block.mlp.fc1.weight.val()),
+            fc2: make(LoraTarget::Fc2, "fc2", block.mlp.fc2.weight.val()),
+        }
+    }
+
+    /// The fused projection `[batch, tokens, 3·dim]` of h `[batch, tokens, dim]`, changed.
+    pub(crate) fn add_to_qkv(&self, qkv: Tensor<3>, h: Tensor<3>) -> Tensor<3> {
+        let qkv = add_to(self.qkv.as_ref(), qkv, h.clone());
+        let Some((a, b)) = self.joined() else {
+            return qkv;
+        };
+        kernels::add(qkv, product(product(h, a), b))
+    }
+
+    /// The changes of the thirds as one: Aᵀ `[dim, Σr]` and s·Bᵀ `[Σr, 3·dim]`, which is zero outside of
+    /// each one's own third.
+    fn joined(&self) -> Option<(Tensor<2>, Tensor<2>)> {
+        let (mut a, mut b) = (Vec::new(), Vec::new());
+        for (number, lora) in self.thirds.iter().enumerate() {
+            let Some(lora) = lora else { continue };
+            a.push(lora.a.val().transpose());
+            b.push(in_third(lora.scaled_b(), number));
+        }
+        (!a.is_empty()).then(|| (Tensor::cat(a, 1), Tensor::cat(b, 0)))
+    }
+
+    /// The changed weights, in place of the block's own.
+    pub(super) fn merge_into(&self, block: &mut Block) {
+        for (number, lora) in self.thirds.iter().enumerate() {
+            if let Some(lora) = lora {
+                let weight = &mut block.attn.qkv.weight;
+                *weight = Param::from_tensor(weight.val() + in_third(lora.change(), number));
+            }
+        }
+        for (lora, linear) in [
+            (&self.qkv, &mut block.attn.qkv),
+            (&self.proj, &mut block.attn.proj),
+            (&self.fc1, &mut block.mlp.fc1),
+            (&self.fc2, &mut block.mlp.fc2),
+        ] {
+            if let Some(lora) = lora {
+                linear.weight = Param::from_tensor(linear.weight.val() + lora.change());
+            }
+        }
+    }
+
+    pub(super) fn macs(&self) -> usize {
+        let thirds = self.thirds.iter();
+        let all = thirds.chain([&self.qkv, &self.proj, &self.fc1, &self.fc2]);
+        all.flatten().map(Lora::macs).sum()
+    }
+}
+
+/// y + ΔW·x where there is a change.
+pub(crate) fn add_to(lora: Option<&Lora>, y: Tensor<3>, x: Tensor<3>) -> Tensor<3> {
+    match lora {
+        Some(lora) => lora.add_to(y, x),
+        None => y,
+    }
+}
+
+/// `[rows, dim]` as one third of `[rows, 3·dim]`, the rest zero.
+fn in_third(part: Tensor<2>, number: usize) -> Tensor<2> {
+    let zeros = part.zeros_like();
+    let third = |third| if third == number { &part } else { &zeros };
+    Tensor::cat((0..3).map(|number| third(number).clone()).collect(), 1)
+}
