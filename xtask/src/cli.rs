@@ -260,9 +260,9 @@ pub enum MethodCommand {
         /// cpu or paper.
         #[arg(long, default_value = "paper")]
         preset: String,
-        /// frozen or full.
-        #[arg(long, default_value = "frozen")]
-        tuning: String,
+        /// frozen or full; frozen unless said otherwise, or the only one that the method knows.
+        #[arg(long)]
+        tuning: Option<String>,
         /// For a backbone with random weights.
         #[arg(long)]
         from_scratch: bool,

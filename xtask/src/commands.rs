@@ -137,13 +137,16 @@ pub fn method(command: MethodCommand) -> anyhow::Result<()> {
             from_scratch,
         } => {
             let method = find(&name)?;
-            let tuning = [Tuning::Frozen, Tuning::Full]
-                .into_iter()
-                .find(|t| t.name() == tuning)
-                .ok_or_else(|| Error::unknown("tuning", &tuning, ["frozen", "full"]))?;
+            let tuning = tuning.map(|tuning| tuning.parse::<Tuning>()).transpose()?;
+            if let (Some(asked), Some(only)) = (tuning, method.only)
+                && asked != only
+            {
+                let expected = format!("{}, the only tuning of `{name}`", only.name());
+                return Err(Error::config("--tuning", asked.name(), expected).into());
+            }
             let setting = Setting {
                 preset: preset.parse()?,
-                tuning,
+                tuning: method.tuning(tuning.unwrap_or(Tuning::Frozen)),
                 from_scratch,
             };
             let settings = method.settings(&setting, &Default::default())?;

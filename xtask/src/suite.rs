@@ -152,7 +152,7 @@ impl Suite {
         };
         let tuning = match (&options.tuning, &file.tuning) {
             (None, None) if backbone.is_random() => Tuning::Full,
-            (option, file) => parse_tuning(&text(option, file.clone(), "frozen"))?,
+            (option, file) => text(option, file.clone(), "frozen").parse()?,
         };
         let preset: Preset = text(&options.preset, file.preset, "cpu").parse()?;
         let methods = list(
@@ -244,12 +244,11 @@ impl Suite {
         }
         for name in &self.methods {
             let method = method(name)?;
-            let setting = self.setting(method.always_frozen);
-            let mut settings = method.settings(&setting, &Map::new())?;
+            let mut settings = method.settings(&self.setting(method), &Map::new())?;
             for (scope, changes) in &set {
                 if scope == name {
                     settings = change(settings, changes, name)?;
-                } else if scope == "*" && !method.always_frozen {
+                } else if scope == "*" {
                     settings = apply_recipe(settings, method, changes)?;
                 }
             }
@@ -259,21 +258,17 @@ impl Suite {
     }
 
     /// What a method's preset is asked for.
-    pub fn setting(&self, always_frozen: bool) -> Setting {
+    fn setting(&self, method: &Method) -> Setting {
         Setting {
             preset: self.preset,
-            tuning: if always_frozen {
-                Tuning::Frozen
-            } else {
-                self.tuning
-            },
+            tuning: method.tuning(self.tuning),
             from_scratch: self.backbone.is_random(),
         }
     }
 
     /// The tuning that a method has in tables.
     pub fn tuning_of(&self, name: &str) -> Result<Tuning> {
-        Ok(self.setting(method(name)?.always_frozen).tuning)
+        Ok(method(name)?.tuning(self.tuning))
     }
 }
 
@@ -291,9 +286,12 @@ mod device_name {
     }
 }
 
-/// `*` means the recipe, which ER nests and the others are.
+/// `*` means the recipe, which some methods nest, some are and some do not have.
 fn apply_recipe(settings: Value, method: &Method, changes: &Map<String, Value>) -> Result<Value> {
     let nested = settings.get("recipe").is_some();
+    if !nested && settings.get("training").is_none() {
+        return Ok(settings);
+    }
     let prefixed = changes.iter().map(|(key, value)| {
         let key = if nested {
             format!("recipe.{key}")
@@ -343,13 +341,6 @@ fn streams(options: &[String]) -> Vec<String> {
         }
     }
     streams
-}
-
-fn parse_tuning(text: &str) -> Result<Tuning> {
-    let all = [Tuning::Frozen, Tuning::Full];
-    all.into_iter()
-        .find(|tuning| tuning.name() == text)
-        .ok_or_else(|| Error::unknown("tuning", text, all.map(Tuning::name)))
 }
 
 /// `0..5` is 0, 1, 2, 3, 4; `1,5,9` is itself.

@@ -17,7 +17,7 @@ pub const FINETUNE: Method = Method {
     name: "finetune",
     about: "cross-entropy over all classes seen and nothing else: the lower bound",
     source: "the baseline of every paper",
-    always_frozen: false,
+    only: None,
     preset: |setting| to_value(Recipe::preset(setting)),
     build: |settings, frozen, key| {
         let recipe = from_value("finetune", settings)?;
@@ -30,7 +30,7 @@ pub const JOINT: Method = Method {
     name: "joint",
     about: "trained anew on everything so far: the ceiling (offline on a single-pass stream)",
     source: "the baseline of every paper",
-    always_frozen: false,
+    only: None,
     preset: |setting| to_value(Recipe::preset(setting)),
     build: |settings, frozen, key| {
         let recipe = from_value("joint", settings)?;

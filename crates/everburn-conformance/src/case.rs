@@ -75,18 +75,16 @@ impl Subject {
             let settings = at_toy_size(settings, lab, method.name)?;
             method.build(change(settings, changes, method.name)?, lab.frozen()?, key)
         };
-        let tunings = [Tuning::Frozen, Tuning::Full];
-        let count = if method.always_frozen {
-            1
-        } else {
-            tunings.len()
+        let tunings = match method.only {
+            None => vec![Tuning::Frozen, Tuning::Full],
+            Some(tuning) => vec![tuning],
         };
         Self {
             name: method.name.to_owned(),
             build: Box::new(build),
             changes: Map::new(),
             shape: TOY_SHAPE,
-            tunings: tunings[..count].to_vec(),
+            tunings,
             cpu_only: false,
         }
     }

@@ -20,7 +20,7 @@ pub const METHOD: Method = Method {
     name: "er-ace",
     about: "replay in which the stream competes with the classes of its own batch alone",
     source: "Caccia et al., New Insights on Reducing Abrupt Representation Change, ICLR 2022",
-    always_frozen: false,
+    only: None,
     preset: |setting| to_value(ErAceConfig::preset(setting)),
     build: |settings, frozen, key| {
         let config = from_value("er-ace", settings)?;

@@ -17,7 +17,7 @@ pub const METHOD: Method = Method {
     name: "er",
     about: "experience replay from a memory that a reservoir fills",
     source: "Chaudhry et al., On Tiny Episodic Memories in Continual Learning, 2019",
-    always_frozen: false,
+    only: None,
     preset: |setting| to_value(ErConfig::preset(setting)),
     build: |settings, frozen, key| Ok(Box::new(Er::new(from_value("er", settings)?, frozen, key)?)),
 };

@@ -4,7 +4,7 @@ use everburn_core::{Error, Key, Learner, Result};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
-use crate::{Frozen, Setting};
+use crate::{Frozen, Setting, Tuning};
 
 /// What a method crate exports, so that a method can be found by name, set and built.
 ///
@@ -20,7 +20,7 @@ use crate::{Frozen, Setting};
 ///     name: "mine",
 ///     about: "what it does, in one line",
 ///     source: "Authors, Title, Venue Year",
-///     always_frozen: false,
+///     only: None,
 ///     preset: |setting| to_value(Recipe::preset(setting)),
 ///     build: |settings, frozen, key| build(from_value("mine", settings)?, frozen, key),
 /// };
@@ -36,8 +36,8 @@ pub struct Method {
     pub about: &'static str,
     /// Where it is from.
     pub source: &'static str,
-    /// Whether it never trains its backbone: its tuning is `frozen` whatever the suite says.
-    pub always_frozen: bool,
+    /// The only tuning that it knows, whatever the suite says; `None`: any.
+    pub only: Option<Tuning>,
     /// Its settings by preset, as a table.
     pub preset: fn(&Setting) -> Result<Value>,
     /// Builds a learner that has seen nothing from complete settings.
@@ -51,6 +51,11 @@ impl Method {
     /// If a key is unknown or a value out of its domain.
     pub fn settings(&self, setting: &Setting, changes: &Map<String, Value>) -> Result<Value> {
         change((self.preset)(setting)?, changes, self.name)
+    }
+
+    /// The tuning that it has where `asked` is asked for.
+    pub fn tuning(&self, asked: Tuning) -> Tuning {
+        self.only.unwrap_or(asked)
     }
 
     /// Builds a learner that has seen nothing.

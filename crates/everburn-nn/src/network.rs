@@ -30,12 +30,25 @@ pub enum Tuning {
 }
 
 impl Tuning {
+    /// All that there are.
+    pub const ALL: [Self; 2] = [Self::Frozen, Self::Full];
+
     /// The name in tables.
     pub fn name(self) -> &'static str {
         match self {
             Self::Frozen => "frozen",
             Self::Full => "full",
         }
+    }
+}
+
+impl std::str::FromStr for Tuning {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        let mut all = Self::ALL.into_iter();
+        all.find(|tuning| tuning.name() == name)
+            .ok_or_else(|| Error::unknown("tuning", name, Self::ALL.map(Self::name)))
     }
 }
 

@@ -14,7 +14,7 @@ use everburn_core::{
     Order, Output, Result, SeenClasses, Source, Spec, Stage, State, Step, StepLog, TaskInfo,
     Values, View,
 };
-use everburn_nn::{Frozen, Method, Recipe, Setting, from_value, to_value};
+use everburn_nn::{Frozen, Method, Recipe, Setting, Tuning, from_value, to_value};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -23,7 +23,7 @@ pub const SIMPLECIL: Method = Method {
     name: "simplecil",
     about: "cosine to the class means of a frozen backbone",
     source: "Zhou et al., Revisiting Class-Incremental Learning with Pre-Trained Models, IJCV 2024",
-    always_frozen: true,
+    only: Some(Tuning::Frozen),
     preset: |setting| to_value(SimpleCilConfig::preset(setting, Similarity::Cosine)),
     build,
 };
@@ -33,7 +33,7 @@ pub const NMC: Method = Method {
     name: "nmc",
     about: "Euclidean distance to the class means of a frozen backbone",
     source: "Janson et al., A Simple Baseline that Questions the Use of Pretrained-Models, 2022",
-    always_frozen: true,
+    only: Some(Tuning::Frozen),
     preset: |setting| to_value(SimpleCilConfig::preset(setting, Similarity::Euclidean)),
     build,
 };

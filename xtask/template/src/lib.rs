@@ -14,7 +14,7 @@ pub const METHOD: Method = Method {
     name: "my-method",
     about: "what it does, in one line",
     source: "Authors, Title, Venue Year",
-    always_frozen: false,
+    only: None,
     preset: |setting| to_value(MyMethodConfig::preset(setting)),
     build: |settings, frozen, key| {
         let config = from_value("my-method", settings)?;
