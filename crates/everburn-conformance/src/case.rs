@@ -33,6 +33,8 @@ fn toy_changes(lab: &Lab) -> Vec<(&'static str, Value)> {
         ("batch", json!(batch)),
         ("online_batch", json!(3)),
         ("online_updates", json!(epochs)),
+        // The small ViT has no more.
+        ("pet.blocks", json!(2)),
     ];
     if lab.tuning() == Tuning::Full {
         changes.push(("training.rule", json!({ "rule": "sgd", "momentum": 0.9 })));

@@ -50,15 +50,15 @@ impl Lab {
         self.tuning
     }
 
-    /// A backbone with random weights, always the same: to be frozen, a ViT of width 16 with two
-    /// blocks; to be tuned, a reduced ResNet-18 with two filters, for the sake of its batch norm.
+    /// A backbone with random weights, always the same: to be frozen, with or without
+    /// modules in it, a ViT of width 16 with two blocks; to be tuned, a reduced ResNet-18 with two filters, for the sake of its batch norm.
     ///
     /// # Errors
     /// If it cannot be built.
     pub fn frozen(&self) -> Result<Frozen> {
         let key = Key::from_seed(1).child("backbone");
         let backbone = match self.tuning {
-            Tuning::Frozen => self.vit(key)?,
+            Tuning::Frozen | Tuning::Pet => self.vit(key)?,
             Tuning::Full => {
                 let side = self.shape.height;
                 Backbone::resnet18(2, side, Normalise::HALF, key, &self.device)?

@@ -121,6 +121,7 @@ fn small() -> Frozen {
 fn recipe(tuning: Tuning, rule: Rule, rate: f64) -> Recipe {
     Recipe {
         tuning,
+        pet: None,
         training: Training {
             rule,
             head_rate: rate,

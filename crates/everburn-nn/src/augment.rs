@@ -84,6 +84,20 @@ impl Augment {
         }
     }
 
+    /// torchvision's `RandomResizedCrop` as it comes (area 0.08 to 1, ratio 3/4 to 4/3), and flip: LAE's and
+    /// L2P's policy.
+    pub fn imagenet() -> Self {
+        Self {
+            crop: Crop::Resized {
+                min_area: 0.08,
+                max_area: 1.0,
+                ratio: 4.0 / 3.0,
+            },
+            flip: true,
+            brightness: 0.0,
+        }
+    }
+
     /// Whether it changes nothing.
     pub fn is_none(&self) -> bool {
         *self == Self::default()

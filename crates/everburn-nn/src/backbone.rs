@@ -7,7 +7,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use everburn_backend::{from_array, param_bytes, save_params};
 use everburn_cache::FeatureStore;
 use everburn_core::profile::{Part, span};
-use everburn_core::{Error, ImageShape, ImageSource, Images, Key, Result, State};
+use everburn_core::{Error, ImageKey, ImageShape, ImageSource, Images, Key, Result, State};
 use serde::{Deserialize, Serialize};
 
 use crate::layers::{BatchStatistics, Norm};
@@ -191,7 +191,7 @@ impl Backbone {
     ) -> Result<Self> {
         everburn_core::Checker::new("resnet18").positive("side", side)?;
         let encoder = Encoder::ResNet(ResNet18::new(filters, key, device)?);
-        Self::from_scratch(format!("resnet18_nf{filters}"), encoder, side, normalise)
+        Self::hashed(format!("resnet18_nf{filters}"), encoder, side, normalise)
     }
 
     /// A ViT with random weights.
@@ -204,10 +204,19 @@ impl Backbone {
             config.image,
         );
         let encoder = Encoder::Vit(VisionTransformer::new(config, key, device)?);
-        Self::from_scratch(name, encoder, side, normalise)
+        Self::hashed(name, encoder, side, normalise)
     }
 
-    fn from_scratch(
+    /// A ViT as it is, under a name.
+    ///
+    /// # Errors
+    /// If the device fails to hand over its weights, which are hashed.
+    pub fn from_vit(name: &str, vit: VisionTransformer, normalise: Normalise) -> Result<Self> {
+        let side = vit.config().image;
+        Self::hashed(name.to_owned(), Encoder::Vit(vit), side, normalise)
+    }
+
+    fn hashed(
         name: String,
         encoder: Encoder,
         side: usize,
@@ -301,6 +310,20 @@ impl Backbone {
     /// The network, as it was built.
     pub fn encoder(&self) -> &Encoder {
         &self.encoder
+    }
+
+    /// The network as a Vision Transformer.
+    ///
+    /// # Errors
+    /// If it is none.
+    pub fn as_vit(&self) -> Result<&VisionTransformer> {
+        match &self.encoder {
+            Encoder::Vit(vit) => Ok(vit),
+            Encoder::ResNet(_) => Err(Error::unsupported(
+                format!("modules in the backbone {}", self.name),
+                "parameter-efficient tuning needs a Vision Transformer; tune the whole of it instead",
+            )),
+        }
     }
 
     /// Images as a tensor in 0..=1, not yet normalised.
@@ -402,11 +425,16 @@ fn fit_pos_embed(file: &mut WeightFile, grid: usize, device: &Device) -> Result<
     Ok(())
 }
 
-/// A backbone that is never trained, with a store of its features. Clones share the store.
+/// A backbone that is never trained, with a store of what it computes. Clones share the store.
+///
+/// [`cut`](Self::cut) at a block, it computes and stores the tokens before that block, from which modules that
+/// are tuned go on.
 #[derive(Clone, Debug)]
 pub struct Frozen {
     backbone: Arc<Backbone>,
     device: Device,
+    /// The block before which it stops, if not after the last.
+    cut: Option<usize>,
     store: FeatureStore,
 }
 
@@ -424,18 +452,52 @@ impl Frozen {
         Self {
             backbone: Arc::new(backbone),
             device: device.clone(),
+            cut: None,
             store,
         }
+    }
+
+    /// The same backbone, stopping before a block, with a store in memory of the tokens there. One that is cut
+    /// there already keeps its store.
+    ///
+    /// # Errors
+    /// If it is no Vision Transformer, or has no such block.
+    pub fn cut(self, block: usize) -> Result<Self> {
+        if self.cut == Some(block) {
+            return Ok(self);
+        }
+        let vit = self.backbone.as_vit()?;
+        let depth = vit.blocks.len();
+        if block >= depth {
+            let expected = format!("a block of the backbone, which has {depth}");
+            return Err(Error::input("cutting a backbone, block", block, expected));
+        }
+        let values = vit.config().tokens() * vit.config().dim;
+        Ok(Self {
+            cut: Some(block),
+            store: FeatureStore::in_memory(values),
+            ..self
+        })
+    }
+
+    /// The block at which it is cut; 0, where already the modules begin, if it is not.
+    pub fn cut_at(&self) -> usize {
+        self.cut.unwrap_or(0)
+    }
+
+    /// Values that it computes and stores for an image: of a feature, or of all tokens where it is cut.
+    pub fn row(&self) -> usize {
+        self.store.dim()
     }
 
     /// The same backbone with another store, of [`extractor`](Self::extractor)'s name where it lies on
     /// the disk.
     ///
     /// # Errors
-    /// If its rows have another width than the features.
+    /// If its rows are of another width than [`row`](Self::row).
     pub fn with_store(self, store: FeatureStore) -> Result<Self> {
-        if store.dim() != self.backbone.dim() {
-            let expected = format!("{}, the width of a feature", self.backbone.dim());
+        if store.dim() != self.row() {
+            let expected = format!("{}, the values of an image", self.row());
             return Err(Error::input(
                 "width of a feature store",
                 store.dim(),
@@ -445,17 +507,22 @@ impl Frozen {
         Ok(Self { store, ..self })
     }
 
-    /// The store of its features.
+    /// The store of what it computes.
     pub fn store(&self) -> &FeatureStore {
         &self.store
     }
 
     /// The name in a store of what this computes: a hash of weights, input size, normalisation, kind of
-    /// device, and `computed_by`, where the caller says what else may change the last bits of a feature: the
-    /// code and the processor.
+    /// device, the cut, and `computed_by`, where the caller says what else may change the last bits of a
+    /// feature: the code and the processor.
     pub fn extractor(&self, computed_by: &str) -> String {
         let identity = self.backbone.identity();
-        let text = format!("{identity} {:?} {STORE_BATCH} {computed_by}", self.device);
+        let cut = self.cut.map(|block| format!(" before block {block}"));
+        let text = format!(
+            "{identity}{} {:?} {STORE_BATCH} {computed_by}",
+            cut.unwrap_or_default(),
+            self.device
+        );
         blake3::hash(text.as_bytes()).to_hex().to_string()
     }
 
@@ -469,7 +536,7 @@ impl Frozen {
         &self.device
     }
 
-    /// Computes and keeps the features of images that the store lacks, which alone are read. `progress` is
+    /// Computes and keeps the rows of images that the store lacks, which alone are read. `progress` is
     /// told before and after each batch how many images of how many are done, and says whether to go on.
     ///
     /// # Errors
@@ -485,13 +552,8 @@ impl Frozen {
             if !progress(done, total) {
                 return Ok(());
             }
-            let mut filled: Vec<usize> = batch.to_vec();
-            filled.resize(STORE_BATCH, batch[0]);
-            let chosen = images.select(&filled)?;
-            let values = everburn_backend::to_vec(&self.compute(&chosen)?)?;
-            let keys = chosen.keys().get(..batch.len()).unwrap_or_default();
-            let values = values.get(..batch.len() * self.backbone.dim());
-            self.store.put(keys, values.unwrap_or_default())?;
+            let (chosen, values) = self.batch_of_store(images, batch)?;
+            self.store.put(&chosen, &values)?;
             done += batch.len();
         }
         self.store.flush();
@@ -499,23 +561,84 @@ impl Frozen {
         Ok(())
     }
 
+    /// The keys and rows of at most [`STORE_BATCH`] images, computed in a batch of just that size.
+    fn batch_of_store(
+        &self,
+        images: &dyn ImageSource,
+        batch: &[usize],
+    ) -> Result<(Vec<ImageKey>, Vec<f32>)> {
+        let mut filled: Vec<usize> = batch.to_vec();
+        filled.resize(STORE_BATCH, batch[0]);
+        let chosen = images.select(&filled)?;
+        let mut values = everburn_backend::to_vec(&self.compute(&chosen)?)?;
+        values.truncate(batch.len() * self.row());
+        let mut keys = chosen.keys().to_vec();
+        keys.truncate(batch.len());
+        Ok((keys, values))
+    }
+
     /// Features `[batch, dim]`, from the store where all of them are known.
     ///
     /// # Errors
     /// If the images do not fit.
     pub fn features(&self, images: &Images) -> Result<Tensor<2>> {
-        let read = span(Part::Read);
-        let known = self.store.get(images.keys());
-        match known.filter(|_| !images.is_empty()) {
-            Some(values) => {
-                let data = TensorData::new(values, [images.len(), self.backbone.dim()]);
-                Ok(Tensor::from_data(data, &self.device))
-            }
-            None => {
-                drop(read);
-                timed(Part::Forward, &self.device, || self.compute(images))
-            }
+        if self.cut.is_some() {
+            let (vit, tokens) = (self.backbone.as_vit()?, self.tokens(images)?);
+            let finish = || vit.finish(tokens, self.cut_at(), None, None);
+            return Ok(timed(Part::Forward, &self.device, finish));
         }
+        match self.stored(images) {
+            Some(rows) => Ok(rows),
+            None => timed(Part::Forward, &self.device, || self.compute(images)),
+        }
+    }
+
+    /// Tokens `[batch, N, D]` before the block at which it is cut, or before block 0.
+    ///
+    /// Behind the first block, those of an image are the same bit for bit whether they come from the store or are
+    /// computed, and whichever images come with it.
+    ///
+    /// # Errors
+    /// If the images do not fit, or it is no Vision Transformer.
+    pub fn tokens(&self, images: &Images) -> Result<Tensor<3>> {
+        let vit = self.backbone.as_vit()?;
+        let shape = [images.len(), vit.config().tokens(), vit.config().dim];
+        let stored = self.cut.and_then(|_| self.stored(images));
+        if let Some(rows) = stored {
+            return Ok(rows.reshape(shape));
+        }
+        if self.cut_at() == 0 {
+            let pixels = timed(Part::Read, &self.device, || {
+                self.backbone.load(images, &self.device)
+            })?;
+            return Ok(timed(Part::Forward, &self.device, || {
+                vit.embed(self.backbone.normalise(pixels))
+            }));
+        }
+        let compute = || self.fixed_batches(images);
+        Ok(timed(Part::Forward, &self.device, compute)?.reshape(shape))
+    }
+
+    /// Rows `[batch, row]` computed in batches of one size.
+    fn fixed_batches(&self, images: &Images) -> Result<Tensor<2>> {
+        let numbers: Vec<usize> = (0..images.len()).collect();
+        let mut rows = Vec::with_capacity(images.len() * self.row());
+        for batch in numbers.chunks(STORE_BATCH) {
+            rows.extend(self.batch_of_store(images, batch)?.1);
+        }
+        Ok(self.on_device(rows, images.len()))
+    }
+
+    /// Rows `[batch, row]` from the store, if all of them are there.
+    fn stored(&self, images: &Images) -> Option<Tensor<2>> {
+        let _read = span(Part::Read);
+        let known = self.store.get(images.keys());
+        let rows = known.filter(|_| !images.is_empty())?;
+        Some(self.on_device(rows, images.len()))
+    }
+
+    fn on_device(&self, rows: Vec<f32>, count: usize) -> Tensor<2> {
+        Tensor::from_data(TensorData::new(rows, [count, self.row()]), &self.device)
     }
 
     /// Features `[batch, dim]` of images in 0..=1 that were changed after loading.
@@ -524,7 +647,14 @@ impl Frozen {
         self.backbone.encoder.forward(images, &mut Norm::Eval)
     }
 
+    /// Rows `[batch, row]`.
     fn compute(&self, images: &Images) -> Result<Tensor<2>> {
-        Ok(self.forward(self.backbone.load(images, &self.device)?))
+        let pixels = self.backbone.load(images, &self.device)?;
+        let Some(block) = self.cut else {
+            return Ok(self.forward(pixels));
+        };
+        let vit = self.backbone.as_vit()?;
+        let tokens = vit.embed(self.backbone.normalise(pixels));
+        Ok(vit.through(tokens, 0, block).flatten(1, 2))
     }
 }

@@ -34,7 +34,9 @@ pub use backbone::{Backbone, Encoder, Frozen, Normalise, targets, to_tensor};
 pub use embedded::embedded_weights;
 pub use layers::{cross_entropy, is_trainable};
 pub use method::{Method, change, from_value, to_value};
-pub use network::{Classifier, Head, Live, Network, Tape, Training, Tuning};
+pub use network::{
+    Classifier, Head, HeadInit, Live, Network, Stem, Tape, Training, Tuning,
+};
 pub use pet::{Pet, PetConfig};
 pub use preset::{Preset, Setting};
 pub use recipe::{Recipe, Trainee};

@@ -9,6 +9,7 @@ use everburn_backend::{
     Clipping, Group, Optimiser, Rule, collect_grads, from_state, is_asynchronous, load_params,
     param_bytes, params, random, save_params, to_vec, track, untrack,
 };
+use everburn_cache::FeatureStore;
 use everburn_core::profile::{self, Part, span};
 use everburn_core::{
     Checker, ClassId, Error, Footprint, Images, Key, Kind, Output, Result, SeenClasses, State, View,
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::augment::Augment;
 use crate::backbone::{Backbone, Encoder, Frozen, targets};
 use crate::layers::{BatchStatistics, Norm, cross_entropy, is_trainable};
+use crate::pet::{Pet, PetConfig};
 
 /// Which parameters training changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,18 +27,21 @@ use crate::layers::{BatchStatistics, Norm, cross_entropy, is_trainable};
 pub enum Tuning {
     /// The head alone.
     Frozen,
+    /// The head and small modules in a frozen backbone.
+    Pet,
     /// The head and the whole backbone.
     Full,
 }
 
 impl Tuning {
     /// All that there are.
-    pub const ALL: [Self; 2] = [Self::Frozen, Self::Full];
+    pub const ALL: [Self; 3] = [Self::Frozen, Self::Pet, Self::Full];
 
     /// The name in tables.
     pub fn name(self) -> &'static str {
         match self {
             Self::Frozen => "frozen",
+            Self::Pet => "pet",
             Self::Full => "full",
         }
     }
@@ -60,7 +65,7 @@ pub struct Training {
     pub rule: Rule,
     /// Learning rate of the head.
     pub head_rate: f64,
-    /// Learning rate of the backbone, where it is tuned.
+    /// Learning rate of the backbone, or of the modules in it, where they are tuned.
     pub backbone_rate: f64,
     /// Weight decay of both.
     pub weight_decay: f64,
@@ -70,6 +75,14 @@ pub struct Training {
 }
 
 impl Training {
+    /// The rate of a group.
+    fn rate_of(&self, group: &str) -> f64 {
+        match group {
+            "head" => self.head_rate,
+            _ => self.backbone_rate,
+        }
+    }
+
     /// Checks the settings.
     ///
     /// # Errors
@@ -176,13 +189,28 @@ impl Head {
     }
 }
 
+/// How a head begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum HeadInit {
+    /// Uniform in ±1/√D, the bias too: PyTorch's linear layer.
+    #[default]
+    Torch,
+    /// Normal with this standard deviation, the bias 0.
+    Normal(f32),
+}
+
 #[derive(Module, Debug)]
 struct Trained {
     /// `None` when the backbone is frozen.
     backbone: Option<Encoder>,
+    /// The modules that tune a frozen backbone, where there are any.
+    pet: Option<Pet>,
     /// `None` before the first class.
     head: Option<Head>,
 }
+
+/// The groups of parameters that have a rate of their own: what trains beside the head has one.
+const GROUPS: [&str; 3] = ["head", "pet", "backbone"];
 
 /// A backbone and a growing head, trained by gradient.
 ///
@@ -204,6 +232,7 @@ pub struct Network {
     seen: SeenClasses,
     device: Device,
     head_key: Key,
+    head_init: HeadInit,
     /// Losses that an asynchronous device still holds.
     unread: Vec<Tensor<1>>,
 }
@@ -286,26 +315,25 @@ impl Network {
         training.validate()?;
         augment.validate()?;
         let decay = training.weight_decay;
-        let groups = vec![
-            Group::below("head", training.head_rate, decay),
-            Group::below("backbone", training.backbone_rate, decay),
-        ];
+        let group = |name| Group::below(name, training.rate_of(name), decay);
         let backbone = (tuning == Tuning::Full).then(|| frozen.backbone().encoder().clone());
         Ok(Self {
             frozen,
             trained: Trained {
                 backbone,
+                pet: None,
                 head: None,
             },
             tuning,
             classifier: Classifier::default(),
             augment,
             rule: training.rule,
-            optimiser: Optimiser::new(training.rule, groups)?,
+            optimiser: Optimiser::new(training.rule, GROUPS.map(group).to_vec())?,
             clipping: training.clipping,
             seen: SeenClasses::default(),
             device: device.clone(),
             head_key: key.child("head"),
+            head_init: HeadInit::default(),
             unread: Vec::new(),
         })
     }
@@ -315,6 +343,33 @@ impl Network {
     pub fn with_classifier(mut self, classifier: Classifier) -> Self {
         self.classifier = classifier;
         self
+    }
+
+    /// With another beginning of the head's rows; to be called before any class has been seen.
+    #[must_use]
+    pub fn with_head_init(mut self, init: HeadInit) -> Self {
+        self.head_init = init;
+        self
+    }
+
+    /// With modules that tune the frozen backbone, drawn from `key`.
+    ///
+    /// # Errors
+    /// If the tuning is another, a setting is wrong, or the backbone is no Vision Transformer.
+    pub fn with_pet(mut self, config: &PetConfig, key: Key) -> Result<Self> {
+        if self.tuning != Tuning::Pet {
+            let expected = "`pet`, where there are modules to tune";
+            return Err(Error::config("tuning", self.tuning.name(), expected));
+        }
+        let pet = Pet::new(config, self.frozen.backbone().as_vit()?, key, &self.device)?;
+        self.frozen = self.frozen.cut(pet.first_block().unwrap_or(0))?;
+        self.trained.pet = Some(pet);
+        Ok(self)
+    }
+
+    /// The modules that tune the backbone, where there are any.
+    pub fn pet(&self) -> Option<&Pet> {
+        self.trained.pet.as_ref()
     }
 
     /// The classes seen.
@@ -327,9 +382,16 @@ impl Network {
         self.frozen.backbone()
     }
 
-    /// Sets the learning rate of `head` or `backbone`.
-    pub fn set_rate(&mut self, group: &str, rate: f64) {
-        self.optimiser.set_rate(group, rate);
+    /// The store of what the frozen backbone computes.
+    pub fn store(&self) -> &FeatureStore {
+        self.frozen.store()
+    }
+
+    /// Sets the learning rates: of the head, and of what else trains.
+    pub fn set_rates(&mut self, training: &Training, change: impl Fn(f64) -> f64) {
+        for name in GROUPS {
+            self.optimiser.set_rate(name, change(training.rate_of(name)));
+        }
     }
 
     /// Begins the optimiser anew, as at the beginning of a task.
@@ -337,7 +399,7 @@ impl Network {
         self.optimiser.reset();
     }
 
-    /// Gives every class that is new a row of the head, drawn as PyTorch draws a linear layer's.
+    /// Gives every class that is new a row of the head.
     pub fn see(&mut self, classes: &[ClassId]) {
         for class in classes {
             if self.seen.index(*class).is_none() {
@@ -349,9 +411,18 @@ impl Network {
 
     fn grow(&mut self, row: usize) {
         let (dim, key) = (self.frozen.backbone().dim(), self.head_key.at(row as u64));
-        let weight = random::torch_default(key.child("weight"), [1, dim], dim, &self.device);
-        let bias = (self.classifier.has_bias())
-            .then(|| random::torch_default(key.child("bias"), [1], dim, &self.device));
+        let device = &self.device;
+        let (weight, bias) = match self.head_init {
+            HeadInit::Torch => (
+                random::torch_default(key.child("weight"), [1, dim], dim, device),
+                random::torch_default(key.child("bias"), [1], dim, device),
+            ),
+            HeadInit::Normal(std) => (
+                random::normal(key.child("weight"), [1, dim], std, device),
+                Tensor::zeros([1], device),
+            ),
+        };
+        let bias = self.classifier.has_bias().then_some(bias);
         let (weight, bias) = match self.trained.head.take() {
             None => (weight, bias),
             Some(old) => (
@@ -377,13 +448,23 @@ impl Network {
 
     /// The network with a tape, for one step.
     pub fn live(&self) -> Live<'_> {
+        self.live_where(is_trainable)
+    }
+
+    /// The network with a tape behind its head alone: what tunes the backbone gets no gradient, not even one
+    /// of zero.
+    pub fn live_head(&self) -> Live<'_> {
+        self.live_where(|path| path.starts_with("head"))
+    }
+
+    fn live_where(&self, wanted: impl Fn(&str) -> bool) -> Live<'_> {
         Live {
             frozen: &self.frozen,
             classifier: self.classifier,
             augment: &self.augment,
             device: &self.device,
             seen: &self.seen,
-            trained: track(self.trained.clone(), is_trainable),
+            trained: track(self.trained.clone(), wanted),
             statistics: Vec::new(),
         }
     }
@@ -449,7 +530,10 @@ impl Network {
     /// If the images do not fit.
     pub fn features(&self, images: &Images) -> Result<Tensor<2>> {
         match &self.trained.backbone {
-            None => self.frozen.features(images),
+            None => match &self.trained.pet {
+                None => self.frozen.features(images),
+                Some(pet) => self.features_with(&self.stem(images)?, pet),
+            },
             Some(encoder) => {
                 let backbone = self.frozen.backbone();
                 let pixels = backbone.normalise(backbone.load(images, &self.device)?);
@@ -458,17 +542,66 @@ impl Network {
         }
     }
 
+    /// What images are before the first module that tunes the backbone: the same for all modules of one
+    /// kind, so it need be computed once.
+    ///
+    /// # Errors
+    /// If the images do not fit, or the backbone is no Vision Transformer.
+    pub fn stem(&self, images: &Images) -> Result<Stem> {
+        let backbone = self.frozen.backbone();
+        if self.pet().is_some_and(|pet| pet.first_block().is_none()) {
+            let pixels = backbone.load(images, &self.device)?;
+            return Ok(Stem::Pixels(backbone.normalise(pixels)));
+        }
+        Ok(Stem::Tokens(self.frozen.tokens(images)?))
+    }
+
+    /// Features `[batch, dim]` with these modules in place of the network's own.
+    ///
+    /// # Errors
+    /// If the backbone is no Vision Transformer.
+    pub fn features_with(&self, stem: &Stem, pet: &Pet) -> Result<Tensor<2>> {
+        finish(&self.frozen, stem.clone(), Some(pet), None)
+    }
+
+    /// Logits `[batch, classes]` of features `[batch, dim]`.
+    ///
+    /// # Errors
+    /// If no class has been seen.
+    pub fn logits(&self, features: Tensor<2>) -> Result<Tensor<2>> {
+        self.check_unread()?;
+        match &self.trained.head {
+            Some(head) => Ok(head.forward(features, self.classifier)),
+            None => Err(Error::unsupported("logits", "no class has been seen yet")),
+        }
+    }
+
     /// Logits over the classes seen.
     ///
     /// # Errors
     /// If the images do not fit, or no class has been seen.
     pub fn predict(&self, images: &Images) -> Result<Output> {
-        let Some(head) = &self.trained.head else {
+        if self.trained.head.is_none() {
             return Output::new(Vec::new(), Vec::new());
-        };
-        self.check_unread()?;
-        let scores = to_vec(&head.forward(self.features(images)?, self.classifier))?;
+        }
+        let scores = to_vec(&self.logits(self.features(images)?)?)?;
         Output::new(self.seen.as_slice().to_vec(), scores)
+    }
+
+    /// Multiply-accumulate operations for one image from the [`stem`](Self::stem) on: what one more set of
+    /// modules costs.
+    pub fn macs_behind_stem(&self) -> u64 {
+        let backbone = self.frozen.backbone();
+        let head = (self.seen.len() * backbone.dim()) as u64;
+        let (Ok(vit), Some(pet)) = (backbone.as_vit(), self.pet()) else {
+            return backbone.macs() + head;
+        };
+        let config = vit.config();
+        let blocks = match pet.first_block() {
+            Some(first) => (config.depth - first) as u64 * config.block_macs(config.tokens()),
+            None => config.macs(),
+        };
+        blocks + pet.macs(config) + head
     }
 
     /// Bytes held and operations per prediction.
@@ -484,6 +617,10 @@ impl Network {
                 footprint.add(Kind::Frozen, "backbone as it began", backbone.bytes());
             }
             None => footprint.add(Kind::Frozen, "backbone", backbone.bytes()),
+        }
+        if let (Some(pet), Ok(vit)) = (&self.trained.pet, backbone.as_vit()) {
+            footprint.add(Kind::Trained, "modules", param_bytes(pet));
+            footprint.macs_per_image += pet.macs(vit.config());
         }
         let head = self.trained.head.as_ref().map_or(0, param_bytes);
         footprint.add(Kind::Trained, "head", head);
@@ -545,6 +682,7 @@ impl Network {
         };
         let shaped = Trained {
             backbone: self.trained.backbone.clone(),
+            pet: self.trained.pet.clone(),
             head,
         };
         let trained = load_params(shaped, &arrays)?;
@@ -598,6 +736,35 @@ fn check_moments(moments: &State, trained: &Trained, rule: Rule) -> Result<()> {
     Ok(())
 }
 
+/// Where the modules that tune a backbone begin.
+#[derive(Clone, Debug)]
+pub enum Stem {
+    /// Normalised images `[batch, 3, height, width]`: already the patches are changed.
+    Pixels(Tensor<4>),
+    /// Tokens `[batch, N, D]` before the block at which the backbone is cut.
+    Tokens(Tensor<3>),
+}
+
+/// Features `[batch, dim]`, with the modules' changes.
+fn finish(
+    frozen: &Frozen,
+    stem: Stem,
+    pet: Option<&Pet>,
+    dropout: Option<Key>,
+) -> Result<Tensor<2>> {
+    let vit = match (frozen.backbone().encoder(), stem, pet) {
+        // No module: any backbone will do.
+        (encoder, Stem::Pixels(pixels), None) => {
+            return Ok(encoder.forward(pixels, &mut Norm::Eval));
+        }
+        (_, stem, _) => (frozen.backbone().as_vit()?, stem),
+    };
+    Ok(match vit {
+        (vit, Stem::Tokens(tokens)) => vit.finish(tokens, frozen.cut_at(), pet, dropout),
+        (vit, Stem::Pixels(pixels)) => vit.finish(vit.embed_with(pixels, pet), 0, pet, dropout),
+    })
+}
+
 impl Live<'_> {
     /// Logits `[batch, classes]`, in train mode. `key` draws the augmentation of [`View::Train`].
     ///
@@ -605,9 +772,16 @@ impl Live<'_> {
     /// If the images do not fit, or no class has been seen.
     pub fn logits(&mut self, images: &Images, view: View, key: Key) -> Result<Tensor<2>> {
         let augmented = view == View::Train && !self.augment.is_none();
-        let backbone = self.frozen.backbone();
+        let (backbone, pet) = (self.frozen.backbone(), self.trained.pet.as_ref());
+        let dropout = Some(key.child("dropout"));
         let features = match &self.trained.backbone {
-            None if !augmented => self.frozen.features(images)?,
+            None if !augmented && pet.is_none() => self.frozen.features(images)?,
+            // What comes before the modules is the same for every view but an augmented one.
+            None if !augmented && pet.is_some_and(|pet| pet.first_block().is_some()) => {
+                let tokens = self.frozen.tokens(images)?;
+                let finish = || finish(self.frozen, Stem::Tokens(tokens), pet, dropout);
+                timed(Part::Forward, self.device, finish)?
+            }
             encoder => {
                 let load = || backbone.load(images, self.device);
                 let mut pixels = timed(Part::Read, self.device, load)?;
@@ -616,15 +790,18 @@ impl Live<'_> {
                     pixels = timed(Part::Augment, self.device, augment);
                 }
                 timed(Part::Forward, self.device, || match encoder {
-                    None => self.frozen.forward(pixels),
+                    None => {
+                        let pixels = Stem::Pixels(backbone.normalise(pixels));
+                        finish(self.frozen, pixels, pet, dropout)
+                    }
                     Some(encoder) => {
                         let mut statistics = Vec::new();
                         let pixels = backbone.normalise(pixels);
                         let features = encoder.forward(pixels, &mut Norm::Train(&mut statistics));
                         self.statistics.push(statistics);
-                        features
+                        Ok(features)
                     }
-                })
+                })?
             }
         };
         match &self.trained.head {
@@ -645,6 +822,34 @@ impl Live<'_> {
         view: View,
         key: Key,
     ) -> Result<Tensor<1>> {
+        self.loss_over(images, labels, None, view, key)
+    }
+
+    /// Mean cross-entropy of a batch over some classes alone: what their rows of the head say of the others
+    /// gets no gradient. With the classes of the current task it is the local cross-entropy of LAE and others,
+    /// the "labels trick" of Zeno et al. (2018).
+    ///
+    /// # Errors
+    /// If images and labels do not fit, or a label is none of the classes.
+    pub fn local_loss(
+        &mut self,
+        images: &Images,
+        labels: &[ClassId],
+        classes: &[ClassId],
+        view: View,
+        key: Key,
+    ) -> Result<Tensor<1>> {
+        self.loss_over(images, labels, Some(classes), view, key)
+    }
+
+    fn loss_over(
+        &mut self,
+        images: &Images,
+        labels: &[ClassId],
+        classes: Option<&[ClassId]>,
+        view: View,
+        key: Key,
+    ) -> Result<Tensor<1>> {
         if images.len() != labels.len() {
             return Err(Error::input(
                 "labels of a batch",
@@ -652,8 +857,19 @@ impl Live<'_> {
                 images.len(),
             ));
         }
-        let targets = columns(self.seen, labels, self.device)?;
-        Ok(cross_entropy(self.logits(images, view, key)?, targets))
+        let Some(classes) = classes else {
+            let targets = columns(self.seen, labels, self.device)?;
+            return Ok(cross_entropy(self.logits(images, view, key)?, targets));
+        };
+        let logits = self.logits(images, view, key)?;
+        let local = SeenClasses::from(classes.to_vec());
+        if let Some(stranger) = labels.iter().find(|class| local.index(**class).is_none()) {
+            let expected = "one of the classes over which the loss goes, such as the task's";
+            return Err(Error::input("a label", stranger, expected));
+        }
+        let targets = columns(&local, labels, self.device)?;
+        let rows = columns(self.seen, local.as_slice(), self.device)?;
+        Ok(cross_entropy(logits.select(1, rows), targets))
     }
 
     /// What [`Network::update`] needs, without the borrow of the network.

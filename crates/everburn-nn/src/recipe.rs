@@ -6,7 +6,9 @@ use everburn_core::{
 use serde::{Deserialize, Serialize};
 
 use crate::network::check_loss;
-use crate::{Augment, Classifier, Frozen, Network, Preset, Setting, Training, Tuning};
+use crate::{
+    Augment, Classifier, Frozen, Network, PetConfig, Preset, Setting, Training, Tuning,
+};
 
 /// How the gradient-trained baselines are trained: the same for all of them, so that they differ in
 /// the method alone.
@@ -15,6 +17,9 @@ use crate::{Augment, Classifier, Frozen, Network, Preset, Setting, Training, Tun
 pub struct Recipe {
     /// What is trained.
     pub tuning: Tuning,
+    /// The modules that are trained, where the tuning is `pet`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pet: Option<PetConfig>,
     /// Update rule and rates.
     pub training: Training,
     /// How the rates change over the epochs of a task (over nothing on a single-pass stream).
@@ -39,6 +44,7 @@ impl Recipe {
     pub fn online_from_scratch() -> Self {
         Self {
             tuning: Tuning::Full,
+            pet: None,
             training: Training {
                 rule: Rule::sgd(0.0),
                 head_rate: 0.1,
@@ -60,6 +66,7 @@ impl Recipe {
     pub fn si_blurry() -> Self {
         Self {
             tuning: Tuning::Frozen,
+            pet: None,
             training: Training {
                 rule: Rule::adam(),
                 head_rate: 5e-3,
@@ -96,6 +103,7 @@ impl Recipe {
             // decay 5e-4, batch 128, 20 epochs, a tenth of the rate from epoch 18 on. Online as Si-Blurry.
             (Preset::Paper, Tuning::Full, false) => Self {
                 tuning: Tuning::Full,
+                pet: None,
                 training: training(Rule::sgd(0.9), 0.01, 0.01, 5e-4),
                 schedule: Schedule::MultiStep {
                     milestones: vec![18],
@@ -108,8 +116,28 @@ impl Recipe {
                 online_updates: 3,
             },
             (Preset::Paper, Tuning::Full, true) => Self::online_from_scratch(),
+            // LAE's on CIFAR-100 (Gao et al., ICCV 2023): Adam at 0.03 · 24/256 for modules and head.
+            (Preset::Paper, Tuning::Pet, _) => Self {
+                tuning: Tuning::Pet,
+                pet: Some(PetConfig::default()),
+                training: training(Rule::adam(), 0.0028125, 0.0028125, 0.0),
+                schedule: Schedule::Constant,
+                augment: Augment::imagenet(),
+                epochs: 5,
+                batch: 24,
+                online_batch: 24,
+                online_updates: 1,
+            },
+            (Preset::Cpu, Tuning::Pet, _) => Self {
+                augment: Augment::default(),
+                ..Self::preset(&Setting {
+                    preset: Preset::Paper,
+                    ..*setting
+                })
+            },
             (Preset::Cpu, Tuning::Frozen, _) => Self {
                 tuning: Tuning::Frozen,
+                pet: None,
                 training: training(Rule::adam(), 5e-3, 0.0, 0.0),
                 schedule: Schedule::Constant,
                 augment: Augment::default(),
@@ -120,6 +148,7 @@ impl Recipe {
             },
             (Preset::Cpu, Tuning::Full, false) => Self {
                 tuning: Tuning::Full,
+                pet: None,
                 training: training(Rule::adam(), 1e-3, 1e-4, 0.0),
                 schedule: Schedule::Constant,
                 augment: Augment::default(),
@@ -140,6 +169,18 @@ impl Recipe {
     /// # Errors
     /// Names the one that is wrong.
     pub fn validate(&self) -> Result<()> {
+        match (self.tuning, &self.pet) {
+            (Tuning::Pet, Some(pet)) => pet.validate()?,
+            (Tuning::Pet, None) => {
+                let expected = "modules, since the tuning is `pet`";
+                return Err(Error::config("recipe.pet", "nothing", expected));
+            }
+            (_, None) => {}
+            (tuning, Some(pet)) => {
+                let expected = format!("none, since the tuning is `{}`", tuning.name());
+                return Err(Error::config("recipe.pet", pet.name(), expected));
+            }
+        }
         self.training.validate()?;
         self.augment.validate()?;
         check_schedule(&self.schedule)?;
@@ -180,14 +221,18 @@ impl Recipe {
     pub fn network(&self, frozen: Frozen, key: Key) -> Result<Network> {
         self.validate()?;
         let device = frozen.device().clone();
-        Network::new(
+        let net = Network::new(
             frozen,
             self.tuning,
             &self.training,
             self.augment,
             key,
             &device,
-        )
+        )?;
+        match &self.pet {
+            Some(pet) => net.with_pet(pet, key.child("pet")),
+            None => Ok(net),
+        }
     }
 }
 
@@ -269,12 +314,20 @@ impl Trainee {
     /// Sets the learning rates of a step.
     fn schedule(&mut self, step: &Step) {
         let training = &self.recipe.training;
-        for (group, base) in [
-            ("head", training.head_rate),
-            ("backbone", training.backbone_rate),
-        ] {
-            let rate = self.recipe.schedule.rate(base, step.epoch, step.epochs);
-            self.net.set_rate(group, rate);
+        let rate = |base| self.recipe.schedule.rate(base, step.epoch, step.epochs);
+        self.net.set_rates(training, rate);
+    }
+
+    /// Whether each sample of the current stage comes once.
+    pub fn is_single_pass(&self) -> bool {
+        self.source == Source::Stream
+    }
+
+    /// Updates on each batch of the current stage.
+    pub fn updates(&self) -> usize {
+        match self.is_single_pass() {
+            true => self.recipe.online_updates,
+            false => 1,
         }
     }
 
@@ -308,13 +361,8 @@ impl Trainee {
         }
         self.net.see(&batch.labels);
         self.schedule(step);
-        let updates = if self.source == Source::Stream {
-            self.recipe.online_updates
-        } else {
-            1
-        };
         let mut loss = None;
-        for number in 0..updates {
+        for number in 0..self.updates() {
             let key = cx.key.child("update").at(number as u64);
             let read = update(&mut self.net, key)?;
             loss = read

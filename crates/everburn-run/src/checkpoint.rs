@@ -30,6 +30,14 @@ impl Checkpoint {
         Ok(Self { cursor, learner })
     }
 
+    /// The state of a learner that no runner drives, to be kept in a file.
+    pub fn of(learner: State) -> Self {
+        Self {
+            cursor: Value::Null,
+            learner,
+        }
+    }
+
     pub(crate) fn cursor<T: DeserializeOwned>(&self) -> Result<T> {
         T::deserialize(&self.cursor).map_err(|e| Error::state("cursor", "another shape", e))
     }

@@ -155,6 +155,15 @@ impl Golden {
         }
     }
 
+    /// [`check`](Self::check) for row `row` of a tensor of rows, whose tolerance is the whole tensor's.
+    pub fn check_row(&self, name: &str, row: usize, found: &[f32], fraction: f64) {
+        let mut whole = self.f32(name);
+        let rows = self.shape(name)[0];
+        assert_eq!(found.len() * rows, whole.len(), "{}: {name}: length", self.name);
+        whole[row * found.len()..(row + 1) * found.len()].copy_from_slice(found);
+        self.check(name, &whole, fraction);
+    }
+
     /// [`check`](Self::check) for a tensor.
     pub fn check_tensor<const D: usize>(&self, name: &str, found: Tensor<D>, fraction: f64) {
         assert_eq!(

@@ -3,7 +3,7 @@
 use burn::tensor::Device;
 use everburn_backend::{Grads, load_params, params, to_vec};
 use everburn_core::{Array, Key, State};
-use everburn_nn::PetConfig;
+use everburn_nn::{Backbone, Frozen, Normalise, PetConfig};
 use everburn_nn::pet::Pet;
 use everburn_nn::vit::VisionTransformer;
 
@@ -97,6 +97,12 @@ fn place(path: &str, adapted: &[usize]) -> Place {
 fn turn(values: &[f32], [rows, columns]: [usize; 2]) -> Vec<f32> {
     let at = |i: usize| values[i % rows * columns + i / rows];
     (0..values.len()).map(at).collect()
+}
+
+/// A frozen backbone of a network, for images of values in 0..=1.
+pub fn frozen_vit(vit: &VisionTransformer, device: &Device) -> Frozen {
+    let backbone = Backbone::from_vit("golden", vit.clone(), Normalise::NONE).unwrap();
+    Frozen::new(backbone, device)
 }
 
 /// Golden PET modules: a kind's parameters below `prefix` (`pet.lora`) of a file.

@@ -23,6 +23,8 @@ pub use everburn_er_ace as er_ace;
 #[cfg(feature = "simplecil")]
 pub use everburn_simplecil as simplecil;
 
+#[cfg(feature = "lae")]
+pub use everburn_lae as lae;
 // `cargo xtask new-method` adds lines above this one.
 
 pub mod methods;

@@ -16,6 +16,8 @@ pub static METHODS: &[Method] = &[
     everburn_simplecil::SIMPLECIL,
     #[cfg(feature = "simplecil")]
     everburn_simplecil::NMC,
+    #[cfg(feature = "lae")]
+    everburn_lae::METHOD,
     // `cargo xtask new-method` adds a line above this one.
     #[cfg(feature = "baselines")]
     everburn_baselines::JOINT,
