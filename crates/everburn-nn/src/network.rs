@@ -598,7 +598,7 @@ impl Network {
         };
         let config = vit.config();
         let blocks = match pet.first_block() {
-            Some(first) => (config.depth - first) as u64 * config.block_macs(config.tokens()),
+            Some(first) => config.macs_from(first, config.tokens()),
             None => config.macs(),
         };
         blocks + pet.macs(config) + head

@@ -104,14 +104,15 @@ impl VitConfig {
     pub fn macs(&self) -> u64 {
         let patch = 3 * self.patch * self.patch;
         let embed = (self.grid() * self.grid() * self.dim * patch) as u64;
-        embed + self.depth as u64 * self.block_macs(self.tokens())
+        embed + self.macs_from(0, self.tokens())
     }
 
-    /// Those of one block for so many tokens.
-    pub(crate) fn block_macs(&self, tokens: usize) -> u64 {
+    /// Those of all blocks from one on, for so many tokens. In the last only one of them goes through the MLP.
+    pub(crate) fn macs_from(&self, block: usize, tokens: usize) -> u64 {
         let [n, d, hidden] = [tokens, self.dim, self.hidden].map(|x| x as u64);
+        let blocks = self.depth.saturating_sub(block) as u64;
         let attention = n * d * 4 * d + 2 * n * n * d;
-        attention + 2 * n * d * hidden
+        blocks * attention + (blocks.saturating_sub(1) * n + 1) * 2 * d * hidden
     }
 }
 
@@ -205,28 +206,45 @@ impl Block {
         self.forward_with(x, &BlockPet::default(), None)
     }
 
-    /// [`forward`](Self::forward) with what acts in the block: with h = LN₁ x and u = x + Attn(h),
-    /// u + MLP(LN₂ u). `key` draws the dropout of training; without one there is none.
+    /// [`forward`](Self::forward) with what acts in the block. `key` draws the dropout of training; without one
+    /// there is none.
     pub fn forward_with(&self, x: Tensor<3>, pet: &BlockPet, key: Option<Key>) -> Tensor<3> {
-        let ssf = pet.ssf.as_ref();
         let [_, tokens, _] = x.dims();
-        let x = append(pet.prompts.as_ref(), x);
+        let u = self.attend(append(pet.prompts.as_ref(), x), pet);
+        let x = self.perceive(u, pet, key);
+        match pet.prompts {
+            Some(_) => x.narrow(1, 0, tokens),
+            None => x,
+        }
+    }
+
+    /// [`forward_with`](Self::forward_with) for the first token alone, `[batch, 1, dim]`: the MLP works token by
+    /// token, so in the last block it need not see the others.
+    fn forward_first(&self, x: Tensor<3>, pet: &BlockPet, key: Option<Key>) -> Tensor<3> {
+        let u = self.attend(append(pet.prompts.as_ref(), x), pet);
+        self.perceive(u.narrow(1, 0, 1), pet, key)
+    }
+
+    /// u = x + Attn(LN₁ x).
+    fn attend(&self, x: Tensor<3>, pet: &BlockPet) -> Tensor<3> {
+        let ssf = pet.ssf.as_ref();
         let h = scale_shift(ssf.map(|ssf| &ssf.norm1), self.norm1.forward(x.clone()));
         let attention = |h| self.attn.forward(h, pet);
         let change = match &pet.adapter {
             Some(adapter) => adapter.around(h, attention),
             None => attention(h),
         };
-        let u = kernels::add(x, change);
+        kernels::add(x, change)
+    }
+
+    /// u + MLP(LN₂ u).
+    fn perceive(&self, u: Tensor<3>, pet: &BlockPet, key: Option<Key>) -> Tensor<3> {
+        let ssf = pet.ssf.as_ref();
         let z = scale_shift(ssf.map(|ssf| &ssf.norm2), self.norm2.forward(u.clone()));
         let m = self.mlp.forward(z, pet);
-        let x = match &pet.adaptformer {
+        match &pet.adaptformer {
             Some(adapter) => adapter.join(u, m, key),
             None => kernels::add(u, m),
-        };
-        match pet.prompts {
-            Some(_) => x.narrow(1, 0, tokens),
-            None => x,
         }
     }
 }
@@ -329,10 +347,13 @@ impl VisionTransformer {
         for (number, block) in self.blocks.iter().enumerate().skip(from) {
             let acts = pet.and_then(|pet| pet.blocks.get(number));
             let key = key.map(|key| key.at(number as u64));
-            x = block.forward_with(x, acts.unwrap_or(&nothing), key);
+            let acts = acts.unwrap_or(&nothing);
+            x = match number + 1 == self.blocks.len() {
+                true => block.forward_first(x, acts, key),
+                false => block.forward_with(x, acts, key),
+            };
         }
-        // The norm works token by token, so only the class token needs it.
-        let cls = self.norm.forward(x.narrow(1, 0, 1));
+        let cls = self.norm.forward(x);
         scale_shift(pet.and_then(|pet| pet.norm.as_ref()), cls).squeeze_dim(1)
     }
 }

@@ -171,24 +171,26 @@ impl Pet {
 
     /// Multiply-accumulate operations that it adds to a forward pass for one image.
     pub fn macs(&self, vit: &VitConfig) -> u64 {
-        let tokens = vit.tokens();
-        let prompts = |prompts: &Option<Prompts>| {
-            let count = prompts.as_ref().map_or(0, |prompts| prompts.tokens.dims()[0]);
-            vit.block_macs(tokens + count) - vit.block_macs(tokens)
-        };
-        let block = |pet: &BlockPet| -> u64 {
+        let (tokens, dim) = (vit.tokens(), vit.dim);
+        let block = |pet: &BlockPet| -> usize {
             let per_token = [
                 pet.adapter.as_ref().map(Adapter::macs),
                 pet.adaptformer.as_ref().map(AdaptFormer::macs),
                 pet.lora.as_ref().map(BlockLora::macs),
                 pet.prefix.as_ref().map(Prefix::macs),
-                pet.ssf.as_ref().map(|_| 7 * vit.dim + vit.hidden),
+                pet.ssf.as_ref().map(|_| 7 * dim + vit.hidden),
             ];
-            let per_token: usize = per_token.into_iter().flatten().sum();
-            (tokens * per_token) as u64 + prompts(&pet.prompts) + prompts(&self.prompts)
+            per_token.into_iter().flatten().sum()
         };
-        let ends = self.norm.as_ref().map_or(0, |_| tokens * vit.dim) as u64;
-        self.blocks.iter().map(block).sum::<u64>() + ends
+        let count = |prompts: &Option<Prompts>| {
+            prompts.as_ref().map_or(0, |prompts| prompts.tokens.dims()[0])
+        };
+        // All blocks have as many, of their own or carried through.
+        let prompts = count(&self.prompts) + self.blocks.first().map_or(0, |b| count(&b.prompts));
+        let of_prompts = vit.macs_from(0, tokens + prompts) - vit.macs_from(0, tokens);
+        let patches = self.patches.as_ref().map_or(0, |_| tokens * dim);
+        let of_blocks = tokens * self.blocks.iter().map(block).sum::<usize>();
+        of_prompts + (of_blocks + patches) as u64
     }
 }
 
