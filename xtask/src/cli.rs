@@ -253,20 +253,27 @@ pub struct StreamOptions {
 pub enum MethodCommand {
     /// All methods.
     List,
-    /// A method's settings.
-    Show {
-        /// Its name.
-        name: String,
-        /// cpu or paper.
-        #[arg(long, default_value = "paper")]
-        preset: String,
-        /// frozen or full; frozen unless said otherwise, or the only one that the method knows.
-        #[arg(long)]
-        tuning: Option<String>,
-        /// For a backbone with random weights.
-        #[arg(long)]
-        from_scratch: bool,
-    },
+    /// A method's settings: the value of each, what it means, what was published and where.
+    Show(MethodOptions),
+}
+
+/// A method and what its preset is asked for.
+#[derive(Args)]
+pub struct MethodOptions {
+    /// Its name.
+    pub name: String,
+    /// cpu or paper.
+    #[arg(long, default_value = "paper")]
+    pub preset: String,
+    /// frozen or full; frozen unless said otherwise, or the only one that the method knows.
+    #[arg(long)]
+    pub tuning: Option<String>,
+    /// For a backbone with random weights.
+    #[arg(long)]
+    pub from_scratch: bool,
+    /// As TOML that can be pasted into a suite file.
+    #[arg(long)]
+    pub toml: bool,
 }
 
 /// What to do with finished runs. A PATH is a ledger's file or a folder with ledgers.

@@ -307,7 +307,7 @@ impl Shared {
 }
 
 /// TOML has no null.
-fn without_nulls(value: &Value) -> Value {
+pub fn without_nulls(value: &Value) -> Value {
     match value {
         Value::Object(table) => {
             let kept = table.iter().filter(|(_, v)| !v.is_null());

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use everburn::backend::DeviceChoice;
 use everburn::core::{Error, Result};
-use everburn::methods::{Method, change, method};
+use everburn::methods::{Method, method};
 use everburn::nn::{Preset, Setting, Tuning};
 use everburn::stream::{EvalPoints, scenario};
 use serde::{Deserialize, Serialize};
@@ -247,11 +247,12 @@ impl Suite {
             let mut settings = method.settings(&self.setting(method), &Map::new())?;
             for (scope, changes) in &set {
                 if scope == name {
-                    settings = change(settings, changes, name)?;
+                    settings = method.change(settings, changes)?;
                 } else if scope == "*" {
                     settings = apply_recipe(settings, method, changes)?;
                 }
             }
+            method.settings.validate(&settings)?;
             self.settings.insert(name.clone(), settings);
         }
         Ok(())
@@ -300,7 +301,7 @@ fn apply_recipe(settings: Value, method: &Method, changes: &Map<String, Value>) 
         };
         (key, value.clone())
     });
-    change(settings, &prefixed.collect(), method.name)
+    method.change(settings, &prefixed.collect())
 }
 
 fn read(path: &Path) -> anyhow::Result<SuiteFile> {

@@ -3,6 +3,8 @@ use std::collections::BTreeMap;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Gradients, Tensor};
 use everburn_core::{Error, Result, State};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::{from_array, to_array};
 
@@ -272,7 +274,8 @@ pub fn collect_grads<M: Module>(module: &M, mut gradients: Gradients) -> Grads {
 }
 
 /// Clipping of gradients by their global norm, as `torch.nn.utils.clip_grad_norm_` does it.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Clipping {
     /// The largest norm of all gradients together.
     pub max_norm: f64,

@@ -13,6 +13,7 @@ use everburn_core::profile::{self, Part, span};
 use everburn_core::{
     Checker, ClassId, Error, Footprint, Images, Key, Kind, Output, Result, SeenClasses, State, View,
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::augment::Augment;
@@ -20,7 +21,7 @@ use crate::backbone::{Backbone, Encoder, Frozen, targets};
 use crate::layers::{BatchStatistics, Norm, cross_entropy, is_trainable};
 
 /// Which parameters training changes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Tuning {
     /// The head alone.
@@ -53,18 +54,21 @@ impl std::str::FromStr for Tuning {
 }
 
 /// How a network is trained.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Training {
-    /// The update rule.
+    /// The update rule. Published: Adam for a linear head (Si-Blurry), SGD with momentum 0.9 for full
+    /// tuning (SLCA), SGD without from scratch (RaptorMai).
     pub rule: Rule,
-    /// Learning rate of the head.
+    /// Learning rate of the head. Published: 0.005 (Si-Blurry), 0.01 for full tuning (SLCA), 0.1 from
+    /// scratch (RaptorMai).
     pub head_rate: f64,
-    /// Learning rate of the backbone, where it is tuned.
+    /// Learning rate of the backbone, where it is tuned. Published: 0.01 (sequential fine-tuning in SLCA),
+    /// 0.1 from scratch (RaptorMai).
     pub backbone_rate: f64,
-    /// Weight decay of both.
+    /// Weight decay of both. Published: 5e-4 for full tuning (SLCA), else none.
     pub weight_decay: f64,
-    /// Clipping of the gradients' norm, if any.
+    /// Clipping of the gradients' norm, if any. Published: none.
     #[serde(default)]
     pub clipping: Option<Clipping>,
 }
@@ -98,7 +102,7 @@ impl Training {
 }
 
 /// How a head's rows become logits.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Classifier {
     /// w·f + b.
