@@ -90,7 +90,8 @@ pub struct BenchOptions {
     /// frozen (a linear head on the backbone) or full.
     #[arg(long)]
     pub tuning: Option<String>,
-    /// Methods, separated by commas; see `method list`.
+    /// Methods, separated by commas; see `method list`. `er/small` is a variant of `er` with settings of its
+    /// own: `--set er/small.buffer=100`.
     #[arg(long, value_delimiter = ',')]
     pub methods: Vec<String>,
     /// Streams, separated by commas; see `stream list`. Options of a stream contain commas

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::cache::Cache;
 use crate::code::CODE;
-use crate::suite::{BackboneChoice, Suite};
+use crate::suite::{BackboneChoice, Suite, method_of};
 
 /// What all runs of a suite share.
 pub struct Shared {
@@ -34,6 +34,7 @@ pub struct Shared {
 /// One run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Job {
+    /// The row: a method, or a variant of one.
     pub method: String,
     pub stream: String,
     pub seed: u64,
@@ -201,7 +202,7 @@ impl Shared {
             .cloned()
             .unwrap_or_default();
         let key = Key::from_seed(job.seed).child("learner");
-        method(&job.method)?.build(settings, frozen.clone(), key)
+        method(method_of(&job.method))?.build(settings, frozen.clone(), key)
     }
 
     /// What a run will be fed; refuses what cannot run.

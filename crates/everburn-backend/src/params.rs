@@ -218,7 +218,8 @@ pub fn ema<M: Module>(average: M, current: &M, decay: f64) -> Result<M> {
                         average * decay + current.reshape(shape) * (1.0 - decay)
                     }
                     other => {
-                        let found = other.map_or("nothing".to_owned(), |c| format!("{:?}", c.dims()));
+                        let found =
+                            other.map_or("nothing".to_owned(), |c| format!("{:?}", c.dims()));
                         let expected = format!("values of {shape:?}");
                         self.error = Some(Error::state(path, found, expected));
                         average

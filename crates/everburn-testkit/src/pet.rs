@@ -133,7 +133,8 @@ impl GoldenPet<'_> {
     /// which `at` cuts out of the expected tensor's name and the values found, and passes on.
     pub fn check(&self, pet: &Pet, found: &Grads, prefix: &str, fraction: f64) {
         for (name, values) in self.by_name(pet, found) {
-            self.golden.check(&format!("{prefix}.{name}"), &values, fraction);
+            self.golden
+                .check(&format!("{prefix}.{name}"), &values, fraction);
         }
     }
 

@@ -177,9 +177,10 @@ impl Width {
     pub fn units(self, dim: usize) -> Result<usize> {
         let (units, found) = match self {
             Self::Units(units) => (units, units.to_string()),
-            Self::Fraction(fraction) => {
-                ((dim as f64 * fraction) as usize, format!("{fraction:?} of {dim}"))
-            }
+            Self::Fraction(fraction) => (
+                (dim as f64 * fraction) as usize,
+                format!("{fraction:?} of {dim}"),
+            ),
         };
         if units > 0 {
             return Ok(units);

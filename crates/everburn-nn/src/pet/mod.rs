@@ -39,14 +39,14 @@ pub use config::{
     AdaptFormerConfig, AdapterConfig, AdapterNorm, AttentionPlace, Blocks, LoraConfig, LoraTarget,
     MlpPlace, PetConfig, PrefixConfig, Scale, SsfConfig, VptConfig, VptDepth, VptInit, Width,
 };
-pub use lora::{BlockLora, Lora};
 pub(crate) use lora::add_to;
+pub use lora::{BlockLora, Lora};
 pub use prefix::Prefix;
 pub use prompts::Prompts;
 pub(crate) use prompts::append;
 pub use scaler::Scaler;
-pub use ssf::{BlockSsf, ScaleShift};
 pub(crate) use ssf::scale_shift;
+pub use ssf::{BlockSsf, ScaleShift};
 
 use crate::vit::{VisionTransformer, VitConfig};
 
@@ -173,7 +173,9 @@ impl Pet {
     pub fn macs(&self, vit: &VitConfig) -> u64 {
         let tokens = vit.tokens();
         let prompts = |prompts: &Option<Prompts>| {
-            let count = prompts.as_ref().map_or(0, |prompts| prompts.tokens.dims()[0]);
+            let count = prompts
+                .as_ref()
+                .map_or(0, |prompts| prompts.tokens.dims()[0]);
             vit.block_macs(tokens + count) - vit.block_macs(tokens)
         };
         let block = |pet: &BlockPet| -> u64 {
