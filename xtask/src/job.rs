@@ -139,10 +139,17 @@ impl Shared {
     /// What decides a run besides its material and learner.
     ///
     /// How a stream is tested on the way decides nothing where there is no such test: on streams that
-    /// do not pass once, and for references that learn after the end.
+    /// do not pass once, and for references that learn after the end. That those do so once decides
+    /// something for them alone, and where they could do it more often.
     pub fn settings(&self, job: &Job) -> Result<Settings> {
         let settings = Settings::new(job.seed);
-        if !self.manifest(job)?.online || self.is_offline(job)? {
+        if !self.manifest(job)?.online {
+            return Ok(Settings {
+                offline_once: self.suite.offline_once && self.is_offline(job)?,
+                ..settings
+            });
+        }
+        if self.is_offline(job)? {
             return Ok(settings);
         }
         Ok(Settings {
@@ -212,6 +219,7 @@ impl Shared {
             learner.as_ref(),
             self.manifest(job)?,
             &self.dataset.train.labels,
+            &self.settings(job)?,
         )
     }
 

@@ -1,4 +1,5 @@
-//! Variants of a method in one suite: rows of their own, from the plan to the ledger.
+//! Variants of a method in one suite: rows of their own, from the plan to the ledger. And a reference that
+//! learns once.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
@@ -119,4 +120,68 @@ fn a_row_is_spelt_the_same_where_it_is_run_and_where_it_is_set() {
         &["er.buffer: found 0"],
     );
     assert!(!folder.path().join("runs").exists());
+}
+
+#[test]
+fn a_reference_that_learns_once_ends_where_one_that_learns_again_and_again_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let small = "bench --methods joint,finetune --streams split-5,si-blurry --seeds 1,2 \
+                 --train-per-class 8 --test-per-class 4 --name small";
+    let small: Vec<&str> = small.split_whitespace().collect();
+    let once = [&small[..], &["--offline-once", "--runs-dir", "once"]].concat();
+    out(path, &small);
+    let table = out(path, &once);
+    let read = |runs: &str, file: &str| fs::read_to_string(path.join(runs).join(file)).unwrap();
+    let csv = ["runs/small", "once/small"].map(|runs| read(runs, "runs.csv"));
+    // Of the joint runs on tasks, the last accuracy alone is left, and it is the same.
+    let joint = |csv: &str, metric: &str| -> Vec<String> {
+        let lines = csv.lines().filter(|line| line.contains(",split-5,joint,"));
+        let lines = lines.filter(|line| line.contains(metric));
+        lines
+            .map(|line| line.rsplit(',').next().unwrap().to_owned())
+            .collect()
+    };
+    let last = "accuracy/last/sample-weighted";
+    let [again, alone] = csv.each_ref().map(|csv| joint(csv, last));
+    assert_eq!((again.len(), &again), (2, &alone));
+    let incremental = "accuracy/incremental/sample-weighted";
+    let counts = csv.each_ref().map(|csv| joint(csv, incremental).len());
+    assert_eq!(counts, [2, 0], "{table}");
+    // Without an accuracy after each task it is no reference of intransigence.
+    let counts = csv
+        .each_ref()
+        .map(|csv| csv.matches("learning/intransigence").count());
+    assert_eq!(counts, [2, 0]);
+
+    // Other runs are the same runs; those of the reference on tasks are others.
+    let ids = ["runs/small", "once/small"].map(|runs| {
+        let text = read(runs, "ledger.jsonl");
+        let id = |line: &str| line.split("\"run_id\":\"").nth(1).unwrap()[..16].to_owned();
+        text.lines().map(id).collect::<Vec<_>>()
+    });
+    let differ = ids[0].iter().zip(&ids[1]).filter(|(a, b)| a != b).count();
+    assert_eq!((ids[0].len(), differ), (8, 2));
+    assert!(read("once/small", "ledger.jsonl").contains("\"offline_once\":true"));
+    out(path, &["ledger", "verify", "once/small"]);
+
+    // The plan knows it, and a suite file may say it.
+    fs::write(
+        path.join("suite.toml"),
+        "name = \"small\"\noffline-once = true\n",
+    )
+    .unwrap();
+    let more = ["--suite", "suite.toml", "--runs-dir", "once", "--dry-run"];
+    let plan = out(path, &[&small[..], &more].concat());
+    assert_eq!(plan.matches("done").count(), 8, "{plan}");
+    let steps = |arguments: &[&str]| -> u64 {
+        let plan = out(path, arguments);
+        let row = plan.lines().find(|line| line.contains("joint")).unwrap();
+        let fields: Vec<&str> = row.split_whitespace().collect();
+        fields[5].parse().unwrap()
+    };
+    let fresh = ["--runs-dir", "fresh", "--dry-run"];
+    let again = steps(&[&small[..], &fresh].concat());
+    let alone = steps(&[&small[..], &fresh, &["--offline-once"]].concat());
+    assert!(again > 2 * alone, "{again} {alone}");
 }

@@ -95,7 +95,8 @@ impl Learner for FineTune {
 /// as fine-tuning has. The ceiling; its memory is the whole stream, which the runner holds for it.
 ///
 /// After the last task it has made as many steps as fine-tuning over all tasks. On a single-pass
-/// stream it learns after the end, so that only its last accuracy means anything there.
+/// stream it learns after the end, so that only its last accuracy means anything there; on others a
+/// runner may let it learn once, too (`everburn_run::Settings::offline_once`).
 pub struct Joint {
     trainee: Trainee,
     frozen: Frozen,

@@ -446,6 +446,28 @@ fn joint_runs_give_intransigence_where_everything_else_is_equal() {
 }
 
 #[test]
+fn a_reference_that_learned_once_shows_its_last_accuracy_alone() {
+    let (mut joint, accompanying) = common::split("joint", 1, 36);
+    joint.run.offline = true;
+    joint.history.evaluations.remove(0);
+    let keys = [
+        "accuracy/last/sample-weighted",
+        "accuracy/incremental/sample-weighted",
+        "bwt/final-row",
+        "learning/intransigence",
+    ];
+    let runs = vec![(joint, accompanying), common::split("slca", 1, 30)];
+    let report = Report::with_columns(runs, &keys).unwrap();
+    let cells = |row: usize| -> Vec<bool> {
+        let cells = report.tables[0].rows[row].cells.iter();
+        cells.map(Option::is_some).collect()
+    };
+    assert_eq!(report.tables[0].rows[1].key.method, "joint");
+    assert_eq!(cells(0), [true, true, true, false]);
+    assert_eq!(cells(1), [true, false, false, false]);
+}
+
+#[test]
 fn variants_stand_beside_their_method_and_are_compared_as_rows() {
     let run = |method: &str, seed: u64, right: usize| {
         let (mut record, accompanying) = common::split(method, seed, right);
