@@ -43,9 +43,10 @@ fn streams(c: &mut Criterion) {
     let frozen = embedded(&device());
     let learner = finetune.build(settings.unwrap(), frozen, Key::from_seed(0));
     let learner = learner.unwrap();
+    let settings = everburn::run::Settings::new(0);
     group.throughput(Throughput::Elements(1));
     group.bench_function("plan/finetune/si-blurry/1M", |b| {
-        b.iter(|| Plan::new(learner.as_ref(), black_box(&manifest), &labels).unwrap());
+        b.iter(|| Plan::new(learner.as_ref(), black_box(&manifest), &labels, &settings).unwrap());
     });
     group.finish();
 }

@@ -406,7 +406,12 @@ fn dry_run(
         text += &format!("features of all images, once: about {seconds}\n");
         total += features.seconds * beside as f64;
     }
-    text += "run               manifest          method      stream        seed     steps   samples     time      memory\n";
+    let names = shared.suite.methods.iter().map(|row| row.chars().count());
+    let width = names.max().unwrap_or(0).max(10);
+    text += &format!(
+        "run               manifest          {:<width$}  stream        seed     steps   samples     time      memory\n",
+        "method"
+    );
     for (job, provenance, done) in rows {
         let plan = shared.plan(job)?;
         let cost = costs.kinds.get(&(job.method.clone(), job.stream.clone()));
@@ -418,7 +423,7 @@ fn dry_run(
             }
         };
         let row = format!(
-            "{}  {}  {:<10}  {:<12}  {:>4}  {:>8}  {:>8}  {time:>7}  {memory:>10}",
+            "{}  {}  {:<width$}  {:<12}  {:>4}  {:>8}  {:>8}  {time:>7}  {memory:>10}",
             provenance.run_id,
             &provenance.manifest_hash[..16],
             job.method,

@@ -5,13 +5,11 @@ use std::path::Path;
 use everburn::backend::{DeviceKind, devices as found};
 use everburn::core::Error;
 use everburn::data::{Preprocess, catalogue, info, load, verify};
-use everburn::methods::{METHODS, method as find};
-use everburn::nn::{Setting, Tuning};
 use everburn::run::write_atomically;
 use everburn::stream::{Manifest, SCENARIOS, scenario, show};
 
 use crate::bench::print;
-use crate::cli::{DataCommand, MethodCommand, StreamCommand, StreamOptions};
+use crate::cli::{DataCommand, StreamCommand, StreamOptions};
 
 /// `devices`.
 pub fn devices() -> anyhow::Result<()> {
@@ -115,46 +113,4 @@ fn written(path: &Path, manifest: &Manifest) -> anyhow::Result<()> {
         manifest.tasks.len(),
         manifest.hash()
     ))
-}
-
-/// `method`.
-pub fn method(command: MethodCommand) -> anyhow::Result<()> {
-    match command {
-        MethodCommand::List => {
-            let mut text = String::new();
-            for method in METHODS {
-                text += &format!(
-                    "{:<12} {}\n{:<12}   {}\n",
-                    method.name, method.about, "", method.source
-                );
-            }
-            print(&text)
-        }
-        MethodCommand::Show {
-            name,
-            preset,
-            tuning,
-            from_scratch,
-        } => {
-            let method = find(&name)?;
-            let tuning = tuning.map(|tuning| tuning.parse::<Tuning>()).transpose()?;
-            if let (Some(asked), Some(only)) = (tuning, method.only)
-                && asked != only
-            {
-                let expected = format!("{}, the only tuning of `{name}`", only.name());
-                return Err(Error::config("--tuning", asked.name(), expected).into());
-            }
-            let setting = Setting {
-                preset: preset.parse()?,
-                tuning: method.tuning(tuning.unwrap_or(Tuning::Frozen)),
-                from_scratch,
-            };
-            let settings = method.settings(&setting, &Default::default())?;
-            let pretty = serde_json::to_string_pretty(&settings)?;
-            print(&format!(
-                "# {name}: {}\n# {}\n{pretty}\n",
-                method.about, method.source
-            ))
-        }
-    }
 }

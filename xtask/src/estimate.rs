@@ -221,7 +221,9 @@ fn tested(shared: &Shared, job: &Job, plan: &Plan) -> Result<usize> {
     let (manifest, test) = (shared.manifest(job)?, shared.dataset.test.len());
     let offline = shared.describe(job, &shared.frozen(job)?)?.offline;
     let tasks = manifest.tasks.len();
-    Ok(if !manifest.online {
+    Ok(if shared.settings(job)?.offline_once {
+        test
+    } else if !manifest.online {
         test * (tasks + 1) / 2
     } else if offline {
         test

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::cache::Cache;
 use crate::code::CODE;
-use crate::suite::{BackboneChoice, Suite};
+use crate::suite::{BackboneChoice, Suite, method_of};
 
 /// What all runs of a suite share.
 pub struct Shared {
@@ -34,6 +34,7 @@ pub struct Shared {
 /// One run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Job {
+    /// The row: a method, or a variant of one.
     pub method: String,
     pub stream: String,
     pub seed: u64,
@@ -138,10 +139,17 @@ impl Shared {
     /// What decides a run besides its material and learner.
     ///
     /// How a stream is tested on the way decides nothing where there is no such test: on streams that
-    /// do not pass once, and for references that learn after the end.
+    /// do not pass once, and for references that learn after the end. That those do so once decides
+    /// something for them alone, and where they could do it more often.
     pub fn settings(&self, job: &Job) -> Result<Settings> {
         let settings = Settings::new(job.seed);
-        if !self.manifest(job)?.online || self.is_offline(job)? {
+        if !self.manifest(job)?.online {
+            return Ok(Settings {
+                offline_once: self.suite.offline_once && self.is_offline(job)?,
+                ..settings
+            });
+        }
+        if self.is_offline(job)? {
             return Ok(settings);
         }
         Ok(Settings {
@@ -201,7 +209,7 @@ impl Shared {
             .cloned()
             .unwrap_or_default();
         let key = Key::from_seed(job.seed).child("learner");
-        method(&job.method)?.build(settings, frozen.clone(), key)
+        method(method_of(&job.method))?.build(settings, frozen.clone(), key)
     }
 
     /// What a run will be fed; refuses what cannot run.
@@ -211,6 +219,7 @@ impl Shared {
             learner.as_ref(),
             self.manifest(job)?,
             &self.dataset.train.labels,
+            &self.settings(job)?,
         )
     }
 
@@ -307,7 +316,7 @@ impl Shared {
 }
 
 /// TOML has no null.
-fn without_nulls(value: &Value) -> Value {
+pub fn without_nulls(value: &Value) -> Value {
     match value {
         Value::Object(table) => {
             let kept = table.iter().filter(|(_, v)| !v.is_null());

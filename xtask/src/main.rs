@@ -10,6 +10,7 @@ mod drive;
 mod estimate;
 mod job;
 mod ledger;
+mod method;
 mod new_method;
 mod pool;
 mod profile;
@@ -35,7 +36,7 @@ fn main() {
         Command::Devices => commands::devices(),
         Command::Data(command) => commands::data(command),
         Command::Stream(command) => commands::stream(command),
-        Command::Method(command) => commands::method(command),
+        Command::Method(command) => method::method(command),
         Command::NewMethod(options) => new_method::new_method(options),
         Command::Ledger(command) => ledger::ledger(command),
         Command::Cache(command) => cache::cache(command),

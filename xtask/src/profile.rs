@@ -88,8 +88,10 @@ pub fn table(suite: &Path, ids: &BTreeSet<String>) -> anyhow::Result<String> {
             "no profile: all runs were finished before; another --runs-dir makes them again\n\n";
         return Ok(text.to_owned());
     }
+    let names = kinds.keys().map(|(method, _)| method.chars().count());
+    let width = names.max().unwrap_or(0).max(10);
     let mut text = format!(
-        "{:<10}  {:<14}  {:>4}  {:>9}",
+        "{:<width$}  {:<14}  {:>4}  {:>9}",
         "method", "stream", "runs", "seconds"
     );
     for part in Part::ALL {
@@ -97,7 +99,7 @@ pub fn table(suite: &Path, ids: &BTreeSet<String>) -> anyhow::Result<String> {
     }
     for ((method, stream), (runs, sums)) in kinds {
         let wall: f64 = sums.iter().sum();
-        text += &format!("\n{method:<10}  {stream:<14}  {runs:>4}  {wall:>9.3}");
+        text += &format!("\n{method:<width$}  {stream:<14}  {runs:>4}  {wall:>9.3}");
         for sum in sums {
             text += &format!("  {:>8.1} %", percent(sum, wall));
         }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use everburn::backend::DeviceChoice;
 use everburn::core::{Error, Result};
-use everburn::methods::{Method, change, method};
+use everburn::methods::{Method, method};
 use everburn::nn::{Preset, Setting, Tuning};
 use everburn::stream::{EvalPoints, scenario};
 use serde::{Deserialize, Serialize};
@@ -30,12 +30,13 @@ pub struct SuiteFile {
     evaluations: Option<u64>,
     eval_period: Option<u64>,
     prequential: Option<bool>,
+    offline_once: Option<bool>,
     train_per_class: Option<usize>,
     test_per_class: Option<usize>,
     holdout: Option<f64>,
-    /// Changes of settings by method, or `*` for all that have them.
+    /// Changes of settings by method or row, or `*` for all that have them.
     #[serde(default)]
-    set: BTreeMap<String, Map<String, Value>>,
+    set: Changes,
 }
 
 /// Seeds as a list or as text, `"0..5"`.
@@ -108,6 +109,7 @@ pub struct Suite {
     pub preprocess: String,
     pub backbone: BackboneChoice,
     pub tuning: Tuning,
+    /// The rows of the tables: methods, and variants of methods as `NAME/LABEL`.
     pub methods: Vec<String>,
     pub streams: Vec<String>,
     pub seeds: Vec<u64>,
@@ -116,10 +118,12 @@ pub struct Suite {
     pub preset: Preset,
     pub eval: EvalPoints,
     pub prequential: bool,
+    /// Whether offline references learn once, after the last task.
+    pub offline_once: bool,
     pub train_per_class: Option<usize>,
     pub test_per_class: Option<usize>,
     pub holdout: Option<f64>,
-    /// The settings of each method, complete.
+    /// The settings of each row, complete.
     pub settings: BTreeMap<String, Value>,
 }
 
@@ -155,6 +159,8 @@ impl Suite {
             (option, file) => text(option, file.clone(), "frozen").parse()?,
         };
         let preset: Preset = text(&options.preset, file.preset, "cpu").parse()?;
+        // A variant that the file has settings for may be left out on the command line.
+        let mut known = file.methods.clone().unwrap_or_default();
         let methods = list(
             &options.methods,
             file.methods,
@@ -205,6 +211,7 @@ impl Suite {
             preset,
             eval,
             prequential: options.prequential || file.prequential.unwrap_or_default(),
+            offline_once: options.offline_once || file.offline_once.unwrap_or_default(),
             train_per_class: options.train_per_class.or(file.train_per_class),
             test_per_class: options.test_per_class.or(file.test_per_class),
             holdout: options.holdout.or(file.holdout),
@@ -215,17 +222,19 @@ impl Suite {
             streams,
             seeds,
         };
+        known.extend(suite.methods.iter().cloned());
         let mut set = file.set;
         for change in &options.set {
-            let (method, key, value) = parse_change(change)?;
-            set.entry(method).or_default().insert(key, value);
+            let (scope, key, value) = parse_change(change, &known)?;
+            set.entry(scope).or_default().insert(key, value);
         }
-        suite.check(set)?;
+        suite.check(&set, &known)?;
         Ok(suite)
     }
 
-    fn check(&mut self, set: BTreeMap<String, Map<String, Value>>) -> Result<()> {
-        check_name(&self.name)?;
+    /// Checks everything and makes the settings of each row. `known` are the rows that a change may name.
+    fn check(&mut self, set: &Changes, known: &[String]) -> Result<()> {
+        check_name("name", &self.name)?;
         for (field, empty) in [
             ("methods", self.methods.is_empty()),
             ("streams", self.streams.is_empty()),
@@ -239,20 +248,37 @@ impl Suite {
         for name in &self.streams {
             scenario(name)?;
         }
-        for name in set.keys().filter(|name| *name != "*") {
-            method(name)?;
+        for scope in set.keys().filter(|scope| *scope != "*") {
+            method(method_of(scope))?;
+            if method_of(scope) != scope && !known.contains(scope) {
+                let found = "settings of a row that is not run";
+                let expected = format!("`{scope}` among `methods`, which are {}", known.join(", "));
+                return Err(Error::config(format!("set.\"{scope}\""), found, expected));
+            }
         }
-        for name in &self.methods {
-            let method = method(name)?;
-            let mut settings = method.settings(&self.setting(method), &Map::new())?;
-            for (scope, changes) in &set {
-                if scope == name {
-                    settings = change(settings, changes, name)?;
-                } else if scope == "*" {
-                    settings = apply_recipe(settings, method, changes)?;
+        for row in &self.methods {
+            let method = method(method_of(row))?;
+            let own = set.get(row).filter(|changes| !changes.is_empty());
+            if let Some((_, label)) = row.split_once('/') {
+                check_name("methods", label)?;
+                if own.is_none() {
+                    let expected = format!(
+                        "settings of its own: `--set {row}.KEY=VALUE`, or `[set.\"{row}\"]` in the suite"
+                    );
+                    return Err(Error::config("methods", row, expected));
                 }
             }
-            self.settings.insert(name.clone(), settings);
+            let mut settings = method.settings(&self.setting(method), &Map::new())?;
+            if let Some(changes) = set.get("*") {
+                settings = apply_recipe(settings, method, changes)?;
+            }
+            // Those of the method first, then those of the variant.
+            let of_method = set.get(method.name).filter(|_| row != method.name);
+            for changes in of_method.into_iter().chain(own) {
+                settings = method.change(settings, changes)?;
+            }
+            method.settings.validate(&settings)?;
+            self.settings.insert(row.clone(), settings);
         }
         Ok(())
     }
@@ -266,10 +292,18 @@ impl Suite {
         }
     }
 
-    /// The tuning that a method has in tables.
-    pub fn tuning_of(&self, name: &str) -> Result<Tuning> {
-        Ok(method(name)?.tuning(self.tuning))
+    /// The tuning that a row has in tables.
+    pub fn tuning_of(&self, row: &str) -> Result<Tuning> {
+        Ok(method(method_of(row))?.tuning(self.tuning))
     }
+}
+
+/// Changes of settings by method, by row or by `*`.
+type Changes = BTreeMap<String, Map<String, Value>>;
+
+/// The method of a row: `er` of `er/small` and of `er`.
+pub fn method_of(row: &str) -> &str {
+    row.split_once('/').map_or(row, |(method, _)| method)
 }
 
 /// A device by its name, such as `cuda:0`.
@@ -300,7 +334,7 @@ fn apply_recipe(settings: Value, method: &Method, changes: &Map<String, Value>) 
         };
         (key, value.clone())
     });
-    change(settings, &prefixed.collect(), method.name)
+    method.change(settings, &prefixed.collect())
 }
 
 fn read(path: &Path) -> anyhow::Result<SuiteFile> {
@@ -357,11 +391,17 @@ fn parse_seeds(text: &str) -> Result<Vec<u64>> {
     text.split(',').map(number).collect()
 }
 
-/// `er.buffer=200`: the method, the key, the value (TOML, or else text).
-fn parse_change(text: &str) -> Result<(String, String, Value)> {
+/// `er.buffer=200` or `er/small.buffer=200`: the method or row, the key, the value (TOML, or else text).
+fn parse_change(text: &str, rows: &[String]) -> Result<(String, String, Value)> {
     let wrong = || Error::config("--set", text, "METHOD.KEY=VALUE, such as er.buffer=200");
     let (path, value) = text.split_once('=').ok_or_else(wrong)?;
-    let (method, key) = path.split_once('.').ok_or_else(wrong)?;
+    // A label may have points, so that a row that there is comes before the first of them.
+    let of_row = rows.iter().filter_map(|row| {
+        let key = path.strip_prefix(row.as_str())?.strip_prefix('.')?;
+        Some((row.as_str(), key))
+    });
+    let longest = of_row.max_by_key(|(row, _)| row.len());
+    let (method, key) = longest.or(path.split_once('.')).ok_or_else(wrong)?;
     let parsed = toml::from_str::<toml::Table>(&format!("value = {value}"))
         .ok()
         .and_then(|table| serde_json::to_value(table.get("value")?).ok())
@@ -369,12 +409,12 @@ fn parse_change(text: &str) -> Result<(String, String, Value)> {
     Ok((method.to_owned(), key.to_owned(), parsed))
 }
 
-/// A name is a folder's name.
-fn check_name(name: &str) -> Result<()> {
+/// A name is a folder's name, and a variant's label keeps to the same letters.
+fn check_name(field: &str, name: &str) -> Result<()> {
     let fine = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     if name.is_empty() || name.starts_with('.') || !name.chars().all(fine) {
         return Err(Error::config(
-            "name",
+            field,
             name,
             "letters, digits, `-`, `_` and `.`",
         ));
@@ -443,6 +483,84 @@ mod tests {
         assert_eq!(suite.settings["er"]["recipe"]["epochs"], 3);
         assert_eq!(suite.settings["joint"]["epochs"], 3);
         assert_eq!(suite.settings["finetune"]["training"]["head_rate"], 0.5);
+    }
+
+    fn suite(methods: &[&str], set: &[&str]) -> Result<Suite> {
+        let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+        let options = BenchOptions {
+            methods: owned(methods),
+            set: owned(set),
+            ..BenchOptions::default()
+        };
+        Suite::complete(SuiteFile::default(), Path::new(""), &options)
+    }
+
+    #[test]
+    fn a_variant_changes_what_the_method_changes_what_the_star_changes() {
+        let set = [
+            "er/b.recipe.epochs=4",
+            "er/a1.5.buffer=7",
+            "er.recipe.epochs=3",
+            "er.recipe.batch=9",
+            "*.epochs=2",
+            "*.batch=8",
+            "*.online_batch=6",
+        ];
+        let rows = ["er", "er/b", "er/a1.5", "joint"];
+        let suite = suite(&rows, &set).unwrap();
+        let recipe = |row: &str, key: &str| suite.settings[row]["recipe"][key].clone();
+        for (row, epochs) in [("er", 3), ("er/b", 4), ("er/a1.5", 3)] {
+            assert_eq!(recipe(row, "epochs"), epochs, "{row}");
+            assert_eq!(recipe(row, "batch"), 9);
+            assert_eq!(recipe(row, "online_batch"), 6);
+        }
+        assert_eq!(suite.settings["er/a1.5"]["buffer"], 7);
+        assert_eq!(suite.settings["er"]["buffer"], 500);
+        assert_eq!(suite.settings["joint"]["epochs"], 2);
+        assert_eq!(suite.methods, rows);
+        assert_eq!(suite.tuning_of("er/b").unwrap(), Tuning::Frozen);
+    }
+
+    #[test]
+    fn a_variant_needs_settings_and_settings_a_variant() {
+        let message = |methods: &[&str], set: &[&str]| {
+            let error = suite(methods, set).unwrap_err();
+            error.to_string()
+        };
+        let alone = message(&["er", "er/small"], &["er.buffer=9"]);
+        assert!(alone.contains("--set er/small.KEY=VALUE"), "{alone}");
+        assert!(alone.contains("[set.\"er/small\"]"), "{alone}");
+        let typo = message(
+            &["er", "er/small"],
+            &["er/small.buffer=9", "er/smal.buffer=8"],
+        );
+        assert!(typo.contains("set.\"er/smal\""), "{typo}");
+        assert!(typo.contains("er, er/small"), "{typo}");
+        let method = message(&["err/small"], &["err/small.buffer=9"]);
+        assert!(method.contains("did you mean `er`"), "{method}");
+        for label in ["", ".a", "a/b", "a b"] {
+            let row = format!("er/{label}");
+            let text = message(&[&row], &[&format!("{row}.buffer=9")]);
+            assert!(text.contains("letters, digits"), "{row}: {text}");
+        }
+        // A method that is not run may have settings, as ever.
+        assert!(suite(&["joint"], &["er.buffer=9"]).is_ok());
+    }
+
+    #[test]
+    fn a_variant_of_the_file_may_be_left_out_on_the_command_line() {
+        let file = "methods = [\"er\", \"er/small\"]\n[set.\"er/small\"]\nbuffer = 5\n";
+        let file: SuiteFile = toml::from_str(file).unwrap();
+        let complete = |methods: &[&str]| {
+            let options = BenchOptions {
+                methods: methods.iter().map(|name| (*name).to_owned()).collect(),
+                ..BenchOptions::default()
+            };
+            Suite::complete(file.clone(), Path::new(""), &options).unwrap()
+        };
+        assert_eq!(complete(&[]).settings["er/small"]["buffer"], 5);
+        let suite = complete(&["er"]);
+        assert_eq!(suite.settings.len(), 1);
     }
 
     #[test]

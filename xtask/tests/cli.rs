@@ -392,3 +392,30 @@ fn data_sets_are_listed_and_verified() {
     says(&text(&["devices"]), &["cpu", "burn-flex"]);
     says(&text(&["method", "list"]), &["simplecil", "joint"]);
 }
+
+#[test]
+fn settings_are_explained_and_wrong_ones_refused() {
+    let text = |arguments: &[&str]| String::from_utf8(xtask(arguments).stdout).unwrap();
+    let er = text(&["method", "show", "er", "--preset", "cpu"]);
+    says(&er, &["\nbuffer = 500\n    M, images in the memory."]);
+    let file = text(&["method", "show", "er", "--toml"]);
+    says(&file, &["# er: ", "\n[set.er]\nbuffer = 2000\n"]);
+    // A method that knows one tuning takes it without being asked, and no other.
+    says(&text(&["method", "show", "nmc"]), &["tuning frozen"]);
+    says(
+        &refused(&["method", "show", "nmc", "--tuning", "full"], 2),
+        &["--tuning: found full", "frozen", "`nmc`"],
+    );
+    says(
+        &refused(&["method", "show", "er", "--tuning", "fully"], 2),
+        &["`full`"],
+    );
+    says(
+        &bench_refused(&["--set", "er.buffer=0"], 2),
+        &["er.buffer: found 0"],
+    );
+    says(
+        &bench_refused(&["--set", "er.recipe.epochs=many"], 2),
+        &["er.recipe.epochs: found \"many\"", "a whole number"],
+    );
+}

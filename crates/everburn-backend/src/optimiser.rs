@@ -9,13 +9,14 @@ use burn::optim::{
 };
 use burn::tensor::{Device, Tensor, TensorData};
 use everburn_core::{Array, Checker, Error, Kind, Memory, Result, State};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::Grads;
 use crate::params::follow_path;
 
 /// An update rule with PyTorch's meaning and defaults.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", tag = "rule")]
 pub enum Rule {
     /// g ← g + wd·w; v ← μv + g (v = g at first); w ← w − lr·v. No dampening, no Nesterov.
@@ -27,7 +28,7 @@ pub enum Rule {
 }
 
 /// Settings of SGD.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct SgdSettings {
     /// μ, 0 by default.
@@ -35,7 +36,7 @@ pub struct SgdSettings {
 }
 
 /// Settings of Adam and AdamW.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AdamSettings {
     /// Decay of the first moment, 0.9 by default.

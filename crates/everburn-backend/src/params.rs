@@ -3,6 +3,8 @@ use std::collections::BTreeMap;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Gradients, Tensor};
 use everburn_core::{Error, Result, State};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::{from_array, to_array};
 
@@ -216,7 +218,8 @@ pub fn ema<M: Module>(average: M, current: &M, decay: f64) -> Result<M> {
                         average * decay + current.reshape(shape) * (1.0 - decay)
                     }
                     other => {
-                        let found = other.map_or("nothing".to_owned(), |c| format!("{:?}", c.dims()));
+                        let found =
+                            other.map_or("nothing".to_owned(), |c| format!("{:?}", c.dims()));
                         let expected = format!("values of {shape:?}");
                         self.error = Some(Error::state(path, found, expected));
                         average
@@ -272,7 +275,8 @@ pub fn collect_grads<M: Module>(module: &M, mut gradients: Gradients) -> Grads {
 }
 
 /// Clipping of gradients by their global norm, as `torch.nn.utils.clip_grad_norm_` does it.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Clipping {
     /// The largest norm of all gradients together.
     pub max_norm: f64,

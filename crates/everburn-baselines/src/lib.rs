@@ -10,7 +10,7 @@ use everburn_core::{
     Batch, Ctx, Event, Footprint, Images, Key, Learner, Output, Result, Source, Spec, Stage, State,
     Step, StepLog, TaskInfo,
 };
-use everburn_nn::{Frozen, Method, Recipe, Trainee, from_value, to_value};
+use everburn_nn::{Frozen, Method, Recipe, Settings, Trainee, from_value, to_value};
 
 /// Fine-tuning, by name.
 pub const FINETUNE: Method = Method {
@@ -18,6 +18,7 @@ pub const FINETUNE: Method = Method {
     about: "cross-entropy over all classes seen and nothing else: the lower bound",
     source: "the baseline of every paper",
     only: None,
+    settings: Settings::of::<Recipe>(),
     preset: |setting| to_value(Recipe::preset(setting)),
     build: |settings, frozen, key| {
         let recipe = from_value("finetune", settings)?;
@@ -31,6 +32,7 @@ pub const JOINT: Method = Method {
     about: "trained anew on everything so far: the ceiling (offline on a single-pass stream)",
     source: "the baseline of every paper",
     only: None,
+    settings: Settings::of::<Recipe>(),
     preset: |setting| to_value(Recipe::preset(setting)),
     build: |settings, frozen, key| {
         let recipe = from_value("joint", settings)?;
@@ -93,7 +95,8 @@ impl Learner for FineTune {
 /// as fine-tuning has. The ceiling; its memory is the whole stream, which the runner holds for it.
 ///
 /// After the last task it has made as many steps as fine-tuning over all tasks. On a single-pass
-/// stream it learns after the end, so that only its last accuracy means anything there.
+/// stream it learns after the end, so that only its last accuracy means anything there; on others a
+/// runner may let it learn once, too (`everburn_run::Settings::offline_once`).
 pub struct Joint {
     trainee: Trainee,
     frozen: Frozen,

@@ -8,7 +8,7 @@ use everburn_core::{
     TaskInfo, View,
 };
 use everburn_nn::augment::Crop;
-use everburn_nn::{Augment, Backbone, Frozen, Normalise, Recipe, Training, Tuning};
+use everburn_nn::{Augment, Backbone, Config, Frozen, Normalise, Recipe, Training, Tuning};
 use everburn_testkit::drive::{Flow, Task, feed, script, toy_task};
 use everburn_testkit::test_devices;
 

@@ -2,7 +2,7 @@ use std::fmt;
 
 use everburn_backend::DeviceChoice;
 use everburn_core::{Error, ImageShape, Key, Learner, Result};
-use everburn_nn::{Method, Preset, Setting, Tuning, change};
+use everburn_nn::{Method, Preset, Setting, Tuning};
 use everburn_run::{Runner, Settings};
 use serde_json::{Map, Value, json};
 
@@ -45,7 +45,7 @@ fn toy_changes(lab: &Lab) -> Vec<(&'static str, Value)> {
 }
 
 /// Applies the changes whose key the settings have, themselves or in their recipe.
-fn at_toy_size(settings: Value, lab: &Lab, method: &str) -> Result<Value> {
+fn at_toy_size(settings: Value, lab: &Lab, method: &Method) -> Result<Value> {
     let within = |settings: &Value, key: &str| {
         let path = key
             .split('.')
@@ -60,7 +60,7 @@ fn at_toy_size(settings: Value, lab: &Lab, method: &str) -> Result<Value> {
             }
         }
     }
-    change(settings, &wanted, method)
+    method.change(settings, &wanted)
 }
 
 impl Subject {
@@ -74,8 +74,8 @@ impl Subject {
                 from_scratch: lab.tuning() == Tuning::Full,
             };
             let settings = method.settings(&setting, &Map::new())?;
-            let settings = at_toy_size(settings, lab, method.name)?;
-            method.build(change(settings, changes, method.name)?, lab.frozen()?, key)
+            let settings = at_toy_size(settings, lab, &method)?;
+            method.build(method.change(settings, changes)?, lab.frozen()?, key)
         };
         let tunings = match method.only {
             None => vec![Tuning::Frozen, Tuning::Full],

@@ -1,10 +1,11 @@
 use rand::RngExt as _;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{Array, ClassId, Error, Held, ImageShape, Images, Key, Result, State};
 
 /// How a reservoir decides what to keep.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ReservoirRule {
     /// Vitter's algorithm R, item by item: after n items each of them is kept with probability M/n.

@@ -10,9 +10,10 @@ use everburn_core::{
     Result, Spec, Stage, State, Step, StepLog, TaskInfo,
 };
 use everburn_nn::{
-    Augment, Classifier, Frozen, Method, Network, Preset, Recipe, Replay, Setting, cross_entropy,
-    from_value, to_value,
+    Augment, Classifier, Config, Frozen, Method, Network, Preset, Recipe, Replay, Setting,
+    Settings, cross_entropy, from_value, to_value,
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// ER-ACE, by name.
@@ -21,6 +22,7 @@ pub const METHOD: Method = Method {
     about: "replay in which the stream competes with the classes of its own batch alone",
     source: "Caccia et al., New Insights on Reducing Abrupt Representation Change, ICLR 2022",
     only: None,
+    settings: Settings::of::<ErAceConfig>(),
     preset: |setting| to_value(ErAceConfig::preset(setting)),
     build: |settings, frozen, key| {
         let config = from_value("er-ace", settings)?;
@@ -29,7 +31,7 @@ pub const METHOD: Method = Method {
 };
 
 /// The hyper-parameters of ER-ACE.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ErAceConfig {
     /// M, images in the memory. Published: 20, 50 and 100 for each class of the data set.
@@ -62,12 +64,10 @@ impl ErAceConfig {
             recipe,
         }
     }
+}
 
-    /// Checks the settings.
-    ///
-    /// # Errors
-    /// Names the one that is wrong.
-    pub fn validate(&self) -> Result<()> {
+impl Config for ErAceConfig {
+    fn validate(&self) -> Result<()> {
         let check = Checker::new("er-ace");
         check.positive("buffer", self.buffer)?;
         check.positive("replay_batch", self.replay_batch)?;

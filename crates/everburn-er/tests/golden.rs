@@ -9,7 +9,9 @@ use everburn_core::{
     batched_slots, exact_slot,
 };
 use everburn_er::{Combine, Er, ErConfig};
-use everburn_nn::{Augment, Backbone, Frozen, Normalise, Recipe, Trainee, Training, Tuning};
+use everburn_nn::{
+    Augment, Backbone, Config, Frozen, Normalise, Recipe, Trainee, Training, Tuning,
+};
 use everburn_testkit::drive::{Action, Flow, Task, feed, script, toy_task};
 use everburn_testkit::{golden_path, test_devices};
 use serde_json::Value;

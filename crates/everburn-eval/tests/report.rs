@@ -427,6 +427,69 @@ fn joint_runs_give_intransigence_where_everything_else_is_equal() {
     other.0.settings = json!({ "epochs": 2 });
     other.0.provenance.run_id = "another".into();
     assert_eq!(value(vec![joint(), other]), None);
+    // A variant stands in where there is no plain one, and alone.
+    let variant = |label: &str| {
+        let mut other = joint();
+        other.0.run.method = format!("joint/{label}");
+        other.0.provenance.run_id = label.into();
+        other
+    };
+    let found = value(vec![variant("long")]).unwrap();
+    assert!((found - 0.075).abs() < 1e-12);
+    assert_eq!(value(vec![variant("long"), variant("short")]), None);
+    let mut worse = variant("long");
+    worse.0.history.evaluations.truncate(1);
+    assert!(value(vec![joint(), worse.clone()]).is_some());
+    let mut plain = joint();
+    plain.0.history.evaluations.truncate(1);
+    assert_eq!(value(vec![plain, variant("long")]), None);
+}
+
+#[test]
+fn a_reference_that_learned_once_shows_its_last_accuracy_alone() {
+    let (mut joint, accompanying) = common::split("joint", 1, 36);
+    joint.run.offline = true;
+    joint.history.evaluations.remove(0);
+    let keys = [
+        "accuracy/last/sample-weighted",
+        "accuracy/incremental/sample-weighted",
+        "bwt/final-row",
+        "learning/intransigence",
+    ];
+    let runs = vec![(joint, accompanying), common::split("slca", 1, 30)];
+    let report = Report::with_columns(runs, &keys).unwrap();
+    let cells = |row: usize| -> Vec<bool> {
+        let cells = report.tables[0].rows[row].cells.iter();
+        cells.map(Option::is_some).collect()
+    };
+    assert_eq!(report.tables[0].rows[1].key.method, "joint");
+    assert_eq!(cells(0), [true, true, true, false]);
+    assert_eq!(cells(1), [true, false, false, false]);
+}
+
+#[test]
+fn variants_stand_beside_their_method_and_are_compared_as_rows() {
+    let run = |method: &str, seed: u64, right: usize| {
+        let (mut record, accompanying) = common::split(method, seed, right);
+        record.provenance.run_id = format!("{method} {seed}");
+        record.settings = json!({ "right": right });
+        (record, accompanying)
+    };
+    let of = |method, right| [1, 2].map(|seed| run(method, seed, right));
+    let runs = [of("er-ace", 30), of("er/small", 31), of("er", 32)].concat();
+    let report = Report::new(runs).unwrap();
+    let table = &report.tables[0];
+    let names: Vec<&str> = table
+        .rows
+        .iter()
+        .map(|row| row.key.method.as_str())
+        .collect();
+    assert_eq!(names, ["er", "er/small", "er-ace"]);
+    // Told apart by their name: no list of settings beside it.
+    assert!(table.rows.iter().all(|row| row.key.settings.is_empty()));
+    let text = report.terminal(100);
+    assert!(text.contains("er − er/small"), "{text}");
+    assert!(report.csv_runs().unwrap().contains("er/small"));
 }
 
 /// Online streams show answers before learning where somebody asked for them, and no dashes where

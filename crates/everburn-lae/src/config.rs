@@ -1,6 +1,7 @@
 use everburn_backend::Rule;
 use everburn_core::{Checker, Error, Result};
-use everburn_nn::{Augment, PetConfig, Preset, Recipe, Setting, Training, Tuning};
+use everburn_nn::{Augment, Config, PetConfig, Preset, Recipe, Setting, Training, Tuning};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The hyper-parameters of LAE.
@@ -8,7 +9,7 @@ use serde::{Deserialize, Serialize};
 /// The module, its size, the rate, epochs and batch are the recipe's: `recipe.pet` is `{kind = "adapter"}`
 /// (published: bottleneck 5), `{kind = "lora"}` (rank 5) or `{kind = "prefix"}` (length 10), all in the first
 /// 5 blocks, with learnable scales; any other kind works, too.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LaeConfig {
     /// α, the part of itself that the offline module keeps when it follows the online one. Published: 0.9999
@@ -29,7 +30,7 @@ pub struct LaeConfig {
 }
 
 /// What the momentum α is for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum AlphaPer {
     /// Each step: α as it is.
@@ -41,7 +42,7 @@ pub enum AlphaPer {
 }
 
 /// Which experts predict.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Experts {
     /// The larger of the two probabilities of each class.
@@ -125,11 +126,17 @@ impl LaeConfig {
         }
     }
 
-    /// Checks the settings.
-    ///
-    /// # Errors
-    /// Names the one that is wrong.
-    pub fn validate(&self) -> Result<()> {
+    /// α of one of `steps` steps of a task.
+    pub fn alpha_of_step(&self, steps: usize) -> f64 {
+        match self.alpha_per {
+            AlphaPer::Step => self.alpha,
+            AlphaPer::Task => self.alpha.powf(1.0 / steps.max(1) as f64),
+        }
+    }
+}
+
+impl Config for LaeConfig {
+    fn validate(&self) -> Result<()> {
         let check = Checker::new("lae");
         check.within("alpha", self.alpha, 0.0..=1.0, "from 0 to 1")?;
         if self.recipe.tuning != Tuning::Pet {
@@ -137,13 +144,5 @@ impl LaeConfig {
             return Err(Error::config("lae.recipe.tuning", found, "`pet`"));
         }
         self.recipe.validate()
-    }
-
-    /// α of one of `steps` steps of a task.
-    pub fn alpha_of_step(&self, steps: usize) -> f64 {
-        match self.alpha_per {
-            AlphaPer::Step => self.alpha,
-            AlphaPer::Task => self.alpha.powf(1.0 / steps.max(1) as f64),
-        }
     }
 }

@@ -26,7 +26,7 @@ use everburn_core::{
     Result, Source, Spec, Stage, State, Step, StepLog, TaskInfo,
 };
 use everburn_nn::{
-    Frozen, HeadInit, Method, Network, Pet, Trainee, Tuning, from_value, to_value,
+    Config, Frozen, HeadInit, Method, Network, Pet, Settings, Trainee, Tuning, from_value, to_value,
 };
 
 pub use config::{AlphaPer, Experts, LaeConfig};
@@ -37,6 +37,7 @@ pub const METHOD: Method = Method {
     about: "an online module learns, an offline one follows by momentum, both predict",
     source: "Gao et al., A Unified Continual Learning Framework with General PET, ICCV 2023",
     only: Some(Tuning::Pet),
+    settings: Settings::of::<LaeConfig>(),
     preset: |setting| to_value(LaeConfig::preset(setting)),
     build: |settings, frozen, key| {
         let config = from_value("lae", settings)?;

@@ -52,7 +52,9 @@ fn layers(golden: &Golden, step: usize, device: &Device) -> Layers {
     };
     let [down, down_bias, up, up_bias, scale] = LAYERS.map(values);
     let sides = |name: &str| -> [usize; 2] {
-        golden.shape(&format!("ema.online.{name}"))[1..].try_into().unwrap()
+        golden.shape(&format!("ema.online.{name}"))[1..]
+            .try_into()
+            .unwrap()
     };
     Layers {
         down: Param::from_tensor(down.reshape(sides(LAYERS[0]))),
@@ -66,7 +68,8 @@ fn layers(golden: &Golden, step: usize, device: &Device) -> Layers {
 #[test]
 fn the_offline_module_follows_the_online_one() {
     let golden = golden!("lae");
-    let decays: Vec<f64> = serde_json::from_value(golden.meta("hyper")["ema_decays"].clone()).unwrap();
+    let decays: Vec<f64> =
+        serde_json::from_value(golden.meta("hyper")["ema_decays"].clone()).unwrap();
     for (choice, device) in test_devices() {
         for (k, decay) in decays.iter().enumerate() {
             let mut offline = layers(&golden, 0, &device);
@@ -110,7 +113,11 @@ fn the_ensemble_takes_the_larger_probability() {
         let scores = |experts: &[&str]| {
             let scores = ensemble(experts.iter().map(|name| logits(name))).unwrap();
             let classes = scores.dims()[1];
-            let best = |row: &[f32]| (0..classes).max_by(|a, b| row[*a].total_cmp(&row[*b])).unwrap();
+            let best = |row: &[f32]| {
+                (0..classes)
+                    .max_by(|a, b| row[*a].total_cmp(&row[*b]))
+                    .unwrap()
+            };
             let scores = numbers(scores);
             let predicted: Vec<usize> = scores.chunks(classes).map(best).collect();
             (scores, predicted)
@@ -134,9 +141,16 @@ fn the_loss_is_local() {
     let old = golden.meta("hyper")["num_old_classes"].as_u64().unwrap() as usize;
     for (choice, device) in test_devices() {
         let slack = slack(choice);
-        let logits = golden.tensor::<2>("local_ce.logits", &device).autodiff().require_grad();
+        let logits = golden
+            .tensor::<2>("local_ce.logits", &device)
+            .autodiff()
+            .require_grad();
         let classes = logits.dims()[1];
-        let labels: Vec<usize> = golden.usize("local_ce.labels").iter().map(|y| y - old).collect();
+        let labels: Vec<usize> = golden
+            .usize("local_ce.labels")
+            .iter()
+            .map(|y| y - old)
+            .collect();
         let columns: Vec<usize> = (old..classes).collect();
         let local = logits.clone().select(1, targets(&columns, &device));
         let loss = cross_entropy(local, targets(&labels, &device));
@@ -193,8 +207,12 @@ fn the_prefix_is_compensated() {
 fn the_adapter_stands_beside_before_or_after_the_attention() {
     let golden = golden!("lae");
     let input = |name: &str| format!("calib.adapter.{name}");
-    let [_, _, dim] = golden.shape(&input("input"))[..] else { panic!() };
-    let [bottleneck, _] = golden.shape(&input("layer.0.weight"))[..] else { panic!() };
+    let [_, _, dim] = golden.shape(&input("input"))[..] else {
+        panic!()
+    };
+    let [bottleneck, _] = golden.shape(&input("layer.0.weight"))[..] else {
+        panic!()
+    };
     for (choice, device) in test_devices() {
         let slack = slack(choice);
         let sizes = VitConfig {
@@ -237,7 +255,9 @@ fn the_adapter_stands_beside_before_or_after_the_attention() {
                 });
                 state.put(path, array);
             }
-            let pet = track(everburn_backend::load_params(pet, &state).unwrap(), |_| true);
+            let pet = track(everburn_backend::load_params(pet, &state).unwrap(), |_| {
+                true
+            });
             let adapter = pet.blocks[0].adapter.as_ref().unwrap();
             let x = golden.tensor::<3>(&input("input"), &device);
             let out = adapter.around(x, module);
@@ -291,7 +311,11 @@ fn stand_ins(learner: &Lae, vit: &VisionTransformer, images: Tensor<4>, first: u
     }
     let stand_ins = Images::new(shape, pixels).unwrap();
     let rows = numbers(vit.embed(images));
-    learner.network().store().put(stand_ins.keys(), &rows).unwrap();
+    learner
+        .network()
+        .store()
+        .put(stand_ins.keys(), &rows)
+        .unwrap();
     stand_ins
 }
 
@@ -305,7 +329,9 @@ fn edit(learner: &mut Lae, change: impl FnOnce(&mut State)) {
 fn pet_config(golden: &Golden, kind: &str) -> Value {
     let blocks = golden.meta("hyper")["lae_blocks"].clone();
     match kind {
-        "adapter" => json!({"kind": kind, "blocks": blocks, "bottleneck": golden.size("bottleneck")}),
+        "adapter" => {
+            json!({"kind": kind, "blocks": blocks, "bottleneck": golden.size("bottleneck")})
+        }
         "lora" => json!({"kind": kind, "blocks": blocks, "rank": golden.size("rank")}),
         "prefix" => json!({"kind": kind, "blocks": blocks, "length": golden.size("prefix_length")}),
         other => panic!("the case has a kind that we do not know: {other}"),
@@ -334,11 +360,15 @@ fn check_pet(golden_pet: &GoldenPet, pet: &Pet, which: &str, step: usize, fracti
     let arrays = save_params(pet).unwrap().arrays;
     let device = pet_device(pet);
     let found = arrays.into_iter().map(|(path, array)| {
-        let everburn_core::Values::F32(values) = array.values else { panic!() };
+        let everburn_core::Values::F32(values) = array.values else {
+            panic!()
+        };
         (path, Tensor::<1>::from_data(values.as_slice(), &device))
     });
     for (name, values) in golden_pet.by_name(pet, &found.collect()) {
-        golden_pet.golden.check_row(&format!("{which}.{name}"), step, &values, fraction);
+        golden_pet
+            .golden
+            .check_row(&format!("{which}.{name}"), step, &values, fraction);
     }
 }
 
@@ -397,7 +427,9 @@ fn three_tasks_are_learnt_as_by_the_official_code() {
                         let path = format!("trained.head.{what}");
                         let new = golden.f32(&format!("train.head_init.{t}.{what}"));
                         let mut array = state.arrays[&path].clone();
-                        let everburn_core::Values::F32(values) = &mut array.values else { panic!() };
+                        let everburn_core::Values::F32(values) = &mut array.values else {
+                            panic!()
+                        };
                         let kept = values.len() - new.len();
                         values[kept..].copy_from_slice(&new);
                         state.put(path, array);
@@ -411,7 +443,9 @@ fn three_tasks_are_learnt_as_by_the_official_code() {
                     assert_eq!(pet(learner.offline().unwrap()), online);
                 }
                 let stages = learner.stages(Some(&task));
-                learner.on(&Event::StageBegin(stages[0].clone()), &cx).unwrap();
+                learner
+                    .on(&Event::StageBegin(stages[0].clone()), &cx)
+                    .unwrap();
                 let images = golden.tensor::<5>(&format!("train.images.{t}"), &device);
                 let labels = golden.usize(&format!("train.labels.{t}"));
                 for (index, labels) in labels.chunks(config.recipe.batch).enumerate() {
@@ -435,7 +469,13 @@ fn three_tasks_are_learnt_as_by_the_official_code() {
                     if t > 0 && step.epoch < config.freeze_epochs {
                         assert_eq!(save_params(now).unwrap(), save_params(&online).unwrap());
                     }
-                    check_pet(&golden_pet, now, &out("online"), t * steps + index, fraction);
+                    check_pet(
+                        &golden_pet,
+                        now,
+                        &out("online"),
+                        t * steps + index,
+                        fraction,
+                    );
                     if let Some(offline) = learner.offline() {
                         let step = (t - 1) * steps + index;
                         check_pet(&golden_pet, offline, &out("offline"), step, fraction);
@@ -444,7 +484,9 @@ fn three_tasks_are_learnt_as_by_the_official_code() {
                 let state = learner.save().unwrap();
                 for what in ["weight", "bias"] {
                     let path = format!("trained.head.{what}");
-                    let everburn_core::Values::F32(values) = &state.arrays[&path].values else { panic!() };
+                    let everburn_core::Values::F32(values) = &state.arrays[&path].values else {
+                        panic!()
+                    };
                     let per_class = values.len() / (first + size);
                     for (u, size) in sizes[..=t].iter().enumerate() {
                         let from = sizes[..u].iter().sum::<usize>() * per_class;
@@ -453,7 +495,9 @@ fn three_tasks_are_learnt_as_by_the_official_code() {
                     }
                     // Old rows do not move by a bit.
                     if let Some(array) = before.arrays.get(&path) {
-                        let everburn_core::Values::F32(old) = &array.values else { panic!() };
+                        let everburn_core::Values::F32(old) = &array.values else {
+                            panic!()
+                        };
                         assert_eq!(&values[..old.len()], &old[..]);
                     }
                 }
@@ -462,12 +506,18 @@ fn three_tasks_are_learnt_as_by_the_official_code() {
                 let eval = |what: &str| out(&format!("eval.{t}.{what}"));
                 let output = learner.predict(&test).unwrap();
                 golden.check(&eval("scores"), output.scores(), fraction);
-                let predicted: Vec<usize> = output.predicted().iter().map(|c| c.0 as usize).collect();
+                let predicted: Vec<usize> =
+                    output.predicted().iter().map(|c| c.0 as usize).collect();
                 assert_eq!(predicted, golden.usize(&eval("pred")));
                 let net = learner.network();
                 let stem = net.stem(&test).unwrap();
-                let logits = |pet| numbers(net.logits(net.features_with(&stem, pet).unwrap()).unwrap());
-                golden.check(&eval("logits_online"), &logits(net.pet().unwrap()), fraction);
+                let logits =
+                    |pet| numbers(net.logits(net.features_with(&stem, pet).unwrap()).unwrap());
+                golden.check(
+                    &eval("logits_online"),
+                    &logits(net.pet().unwrap()),
+                    fraction,
+                );
                 if let Some(offline) = learner.offline() {
                     golden.check(&eval("logits_offline"), &logits(offline), fraction);
                 }

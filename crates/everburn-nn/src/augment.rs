@@ -7,12 +7,13 @@
 use burn::tensor::{Tensor, TensorData};
 use everburn_core::{Checker, Key, Result, Rng};
 use rand::RngExt as _;
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::resample::{Kernel, Window, resample_weights, stack_weights};
 
 /// How an image is cut.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", tag = "kind", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum Crop {
@@ -50,7 +51,7 @@ fn nothing_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(), D::Err
 const MAX_PADDING: usize = 1024;
 
 /// A policy of augmentation.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Augment {
     /// How images are cut.

@@ -216,12 +216,7 @@ impl Backbone {
         Self::hashed(name.to_owned(), Encoder::Vit(vit), side, normalise)
     }
 
-    fn hashed(
-        name: String,
-        encoder: Encoder,
-        side: usize,
-        normalise: Normalise,
-    ) -> Result<Self> {
+    fn hashed(name: String, encoder: Encoder, side: usize, normalise: Normalise) -> Result<Self> {
         let mut hasher = blake3::Hasher::new();
         if let Encoder::Vit(vit) = &encoder {
             // The number of heads leaves no trace in the shapes.

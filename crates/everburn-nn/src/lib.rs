@@ -26,6 +26,7 @@ mod recipe;
 mod replay;
 pub mod resample;
 pub mod resnet;
+mod settings;
 pub mod vit;
 pub mod weights;
 
@@ -33,14 +34,13 @@ pub use augment::Augment;
 pub use backbone::{Backbone, Encoder, Frozen, Normalise, targets, to_tensor};
 pub use embedded::embedded_weights;
 pub use layers::{cross_entropy, is_trainable};
-pub use method::{Method, change, from_value, to_value};
-pub use network::{
-    Classifier, Head, HeadInit, Live, Network, Stem, Tape, Training, Tuning,
-};
+pub use method::{Method, from_value, to_value};
+pub use network::{Classifier, Head, HeadInit, Live, Network, Stem, Tape, Training, Tuning};
 pub use pet::{Pet, PetConfig};
 pub use preset::{Preset, Setting};
 pub use recipe::{Recipe, Trainee};
 pub use replay::Replay;
+pub use settings::{Choice, Config, Described, Settings};
 pub use weights::{LoadReport, WeightFile};
 
 #[doc = include_str!("../README.md")]

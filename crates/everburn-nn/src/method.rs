@@ -4,7 +4,7 @@ use everburn_core::{Error, Key, Learner, Result};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
-use crate::{Frozen, Setting, Tuning};
+use crate::{Frozen, Setting, Settings, Tuning};
 
 /// What a method crate exports, so that a method can be found by name, set and built.
 ///
@@ -14,13 +14,14 @@ use crate::{Frozen, Setting, Tuning};
 /// # fn build(_: Recipe, _: Frozen, _: Key) -> Result<Box<dyn Learner>> {
 /// #     Err(Error::unsupported("mine", "an example"))
 /// # }
-/// use everburn_nn::{Frozen, Method, Recipe, Setting, Tuning, from_value, to_value};
+/// use everburn_nn::{Frozen, Method, Recipe, Setting, Settings, from_value, to_value};
 ///
 /// const METHOD: Method = Method {
 ///     name: "mine",
 ///     about: "what it does, in one line",
 ///     source: "Authors, Title, Venue Year",
 ///     only: None,
+///     settings: Settings::of::<Recipe>(),
 ///     preset: |setting| to_value(Recipe::preset(setting)),
 ///     build: |settings, frozen, key| build(from_value("mine", settings)?, frozen, key),
 /// };
@@ -38,6 +39,8 @@ pub struct Method {
     pub source: &'static str,
     /// The only tuning that it knows, whatever the suite says; `None`: any.
     pub only: Option<Tuning>,
+    /// What its settings mean: `Settings::of` its configuration's type.
+    pub settings: Settings,
     /// Its settings by preset, as a table.
     pub preset: fn(&Setting) -> Result<Value>,
     /// Builds a learner that has seen nothing from complete settings.
@@ -50,7 +53,23 @@ impl Method {
     /// # Errors
     /// If a key is unknown or a value out of its domain.
     pub fn settings(&self, setting: &Setting, changes: &Map<String, Value>) -> Result<Value> {
-        change((self.preset)(setting)?, changes, self.name)
+        let settings = self.change((self.preset)(setting)?, changes)?;
+        self.settings.validate(&settings)?;
+        Ok(settings)
+    }
+
+    /// Changes some of its settings. A key may be a path, `training.head_rate`.
+    ///
+    /// # Errors
+    /// If a key is unknown, with the nearest one, or a value of the wrong kind. Whether values are in
+    /// their domain is seen when all changes are made: [`Settings::validate`].
+    pub fn change(&self, mut settings: Value, changes: &Map<String, Value>) -> Result<Value> {
+        for (key, change) in changes {
+            merge(&mut settings, key, change, self.name)?;
+            let place = format!("{}.{key}", self.name);
+            settings = self.settings.fill(&settings, &place, change)?;
+        }
+        Ok(settings)
     }
 
     /// The tuning that it has where `asked` is asked for.
@@ -65,17 +84,6 @@ impl Method {
     pub fn build(&self, settings: Value, frozen: Frozen, key: Key) -> Result<Box<dyn Learner>> {
         (self.build)(settings, frozen, key)
     }
-}
-
-/// Changes some of a method's settings. A key may be a path, `training.head_rate`.
-///
-/// # Errors
-/// If a key is unknown, with the nearest one.
-pub fn change(mut settings: Value, changes: &Map<String, Value>, method: &str) -> Result<Value> {
-    for (key, change) in changes {
-        merge(&mut settings, key, change, method)?;
-    }
-    Ok(settings)
 }
 
 /// Changes `config[key]`, going down into tables; `a.b` is the key b of the table a.

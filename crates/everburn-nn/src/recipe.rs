@@ -3,38 +3,44 @@ use everburn_core::{
     Batch, Checker, Ctx, Error, Event, Key, Order, Result, Source, Stage, Step, StepLog, TaskInfo,
     View,
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::network::check_loss;
 use crate::{
-    Augment, Classifier, Frozen, Network, PetConfig, Preset, Setting, Training, Tuning,
+    Augment, Classifier, Config, Frozen, Network, PetConfig, Preset, Setting, Training, Tuning,
 };
 
 /// How the gradient-trained baselines are trained: the same for all of them, so that they differ in
 /// the method alone.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Recipe {
-    /// What is trained.
+    /// What is trained. The suite decides; changing it here alone leaves rates that were chosen for another.
     pub tuning: Tuning,
     /// The modules that are trained, where the tuning is `pet`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pet: Option<PetConfig>,
     /// Update rule and rates.
     pub training: Training,
-    /// How the rates change over the epochs of a task (over nothing on a single-pass stream).
+    /// How the rates change over the epochs of a task (over nothing on a single-pass stream). Published
+    /// for full tuning: times 0.1 from epoch 18 of 20 on (SLCA).
     #[serde(default)]
     pub schedule: Schedule,
-    /// Augmentation of training images.
+    /// Augmentation of training images. Published: crops of 0.05 to 1 of the area and flips (PILOT), none
+    /// from scratch (RaptorMai).
     #[serde(default)]
     pub augment: Augment,
-    /// Passes over a task's samples, where the stream allows several.
+    /// Passes over a task's samples, where the stream allows several. Published: 20 (PILOT, SLCA), 1
+    /// online from scratch (RaptorMai).
     pub epochs: usize,
-    /// Samples of a step there.
+    /// Samples of a step, where it allows several. Published: 64 (Si-Blurry), 128 for full tuning (SLCA), 10 from scratch
+    /// (RaptorMai).
     pub batch: usize,
-    /// Samples of a batch on a single-pass stream.
+    /// Samples of a batch on a single-pass stream. Published: 64 (Si-Blurry), 10 from scratch (RaptorMai).
     pub online_batch: usize,
-    /// Steps on each batch of a single-pass stream, with augmentation drawn anew; 3 in Si-Blurry.
+    /// Steps on each batch of a single-pass stream, with augmentation drawn anew. Published: 3 (Si-Blurry),
+    /// 1 from scratch (RaptorMai).
     pub online_updates: usize,
 }
 
@@ -164,33 +170,6 @@ impl Recipe {
         }
     }
 
-    /// Checks the settings.
-    ///
-    /// # Errors
-    /// Names the one that is wrong.
-    pub fn validate(&self) -> Result<()> {
-        match (self.tuning, &self.pet) {
-            (Tuning::Pet, Some(pet)) => pet.validate()?,
-            (Tuning::Pet, None) => {
-                let expected = "modules, since the tuning is `pet`";
-                return Err(Error::config("recipe.pet", "nothing", expected));
-            }
-            (_, None) => {}
-            (tuning, Some(pet)) => {
-                let expected = format!("none, since the tuning is `{}`", tuning.name());
-                return Err(Error::config("recipe.pet", pet.name(), expected));
-            }
-        }
-        self.training.validate()?;
-        self.augment.validate()?;
-        check_schedule(&self.schedule)?;
-        let check = Checker::new("recipe");
-        check.positive("epochs", self.epochs)?;
-        check.positive("batch", self.batch)?;
-        check.positive("online_batch", self.online_batch)?;
-        check.positive("online_updates", self.online_updates)
-    }
-
     /// The one stage of a task: shuffled epochs over `source`, or the single pass that the stream
     /// allows.
     pub fn stages(&self, task: Option<&TaskInfo>, source: Source) -> Vec<Stage> {
@@ -233,6 +212,31 @@ impl Recipe {
             Some(pet) => net.with_pet(pet, key.child("pet")),
             None => Ok(net),
         }
+    }
+}
+
+impl Config for Recipe {
+    fn validate(&self) -> Result<()> {
+        match (self.tuning, &self.pet) {
+            (Tuning::Pet, Some(pet)) => pet.validate()?,
+            (Tuning::Pet, None) => {
+                let expected = "modules, since the tuning is `pet`";
+                return Err(Error::config("recipe.pet", "nothing", expected));
+            }
+            (_, None) => {}
+            (tuning, Some(pet)) => {
+                let expected = format!("none, since the tuning is `{}`", tuning.name());
+                return Err(Error::config("recipe.pet", pet.name(), expected));
+            }
+        }
+        self.training.validate()?;
+        self.augment.validate()?;
+        check_schedule(&self.schedule)?;
+        let check = Checker::new("recipe");
+        check.positive("epochs", self.epochs)?;
+        check.positive("batch", self.batch)?;
+        check.positive("online_batch", self.online_batch)?;
+        check.positive("online_updates", self.online_updates)
     }
 }
 

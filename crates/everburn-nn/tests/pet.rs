@@ -48,8 +48,10 @@ fn settings(golden: &Golden, kind: &str) -> PetConfig {
     let hyper = golden.meta("hyper");
     let blocks = &hyper["lae_blocks"];
     let settings = match kind {
-        "adaptformer" => json!({"kind": "adaptformer", "bottleneck": hyper["adaptformer_bottleneck"],
-            "scale": hyper["adaptformer_scale"]}),
+        "adaptformer" => {
+            json!({"kind": "adaptformer", "bottleneck": hyper["adaptformer_bottleneck"],
+            "scale": hyper["adaptformer_scale"]})
+        }
         "lae_adapter" => {
             json!({"kind": "adapter", "blocks": blocks, "bottleneck": hyper["lae_bottleneck"]})
         }
@@ -98,7 +100,11 @@ fn every_kind_computes_what_the_reference_does() {
 
             let nothing = [false, true];
             for taped in nothing {
-                let pet = if taped { track(pet.clone(), |_| true) } else { pet.clone() };
+                let pet = if taped {
+                    track(pet.clone(), |_| true)
+                } else {
+                    pet.clone()
+                };
                 let mut x = vit.embed_with(images.clone(), Some(&pet));
                 if let Some(prompts) = &pet.prompts {
                     x = prompts.append_to(x);
@@ -106,11 +112,19 @@ fn every_kind_computes_what_the_reference_does() {
                 for (number, (block, acts)) in vit.blocks.iter().zip(&pet.blocks).enumerate() {
                     x = block.forward_with(x, acts, None);
                     let cls: Tensor<2> = x.clone().narrow(1, 0, 1).squeeze_dim(1);
-                    golden.check_tensor(&format!("out.{kind}.cls_block{number}"), cls, slack.forward);
+                    golden.check_tensor(
+                        &format!("out.{kind}.cls_block{number}"),
+                        cls,
+                        slack.forward,
+                    );
                 }
                 let embedded = vit.embed_with(images.clone(), Some(&pet));
                 let feature = vit.finish(embedded, 0, Some(&pet), None);
-                golden.check_tensor(&format!("out.{kind}.feature"), feature.clone(), slack.forward);
+                golden.check_tensor(
+                    &format!("out.{kind}.feature"),
+                    feature.clone(),
+                    slack.forward,
+                );
                 if taped {
                     let probe = golden.tensor("input.probe", &device);
                     let grads = collect_grads(&pet, (feature * probe).sum().backward());

@@ -3,6 +3,7 @@ use everburn_core::{
 };
 use everburn_stream::Manifest;
 
+use crate::Settings;
 use crate::epoch::Amount;
 use crate::positions::Positions;
 
@@ -31,7 +32,12 @@ impl Plan {
     ///
     /// # Errors
     /// If the stream cannot give it, with the reason.
-    pub fn new(learner: &dyn Learner, manifest: &Manifest, labels: &[ClassId]) -> Result<Self> {
+    pub fn new(
+        learner: &dyn Learner,
+        manifest: &Manifest,
+        labels: &[ClassId],
+        settings: &Settings,
+    ) -> Result<Self> {
         let spec = learner.spec();
         if spec.borders == Borders::Needed && !manifest.borders {
             return Err(Error::unsupported(
@@ -45,7 +51,11 @@ impl Plan {
         }
         let positions = Positions::new(manifest);
         let mut stages = Vec::new();
+        let only = only_segment(manifest, spec.offline, settings);
         for segment in segments(manifest, spec.offline) {
+            if only.is_some() && segment != only {
+                continue;
+            }
             let info = segment.and_then(|task| manifest.task_info(task));
             let asked = learner.stages(info.as_ref());
             let passes = asked
@@ -91,6 +101,22 @@ pub(crate) fn segments(manifest: &Manifest, offline: bool) -> Vec<Option<TaskId>
     } else {
         vec![None]
     }
+}
+
+/// The only task after which a reference learns that is to learn once: the last with samples. `None`
+/// where there is none, or each segment is learnt from.
+pub(crate) fn only_segment(
+    manifest: &Manifest,
+    offline: bool,
+    settings: &Settings,
+) -> Option<TaskId> {
+    if !(settings.offline_once && offline && manifest.borders && !manifest.online) {
+        return None;
+    }
+    let with_samples = manifest
+        .tasks()
+        .filter(|(_, task)| !task.indices.is_empty());
+    with_samples.map(|(task, _)| task).last()
 }
 
 fn check(method: &str, offline: bool, manifest: &Manifest, stage: &Stage) -> Result<()> {

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Checkpoint;
 use crate::epoch::Epoch;
-use crate::plan::{Plan, segments, task_info};
+use crate::plan::{Plan, only_segment, segments, task_info};
 use crate::positions::Positions;
 
 /// Images with their classes.
@@ -55,16 +55,22 @@ pub struct Settings {
     /// Whether a single-pass stream's batches are predicted before they are learnt from
     /// (test-then-train), which costs one prediction per sample.
     pub prequential: bool,
+    /// Whether a reference that learns offline learns once, after the last task, and is tested then, on
+    /// a stream whose tasks may be seen for several passes too. Otherwise it learns anew after each task.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub offline_once: bool,
 }
 
 impl Settings {
-    /// 50 evaluations per stream, 256 images per prediction, no predictions before learning.
+    /// 50 evaluations per stream, 256 images per prediction, no predictions before learning; references
+    /// learn after each task.
     pub fn new(seed: u64) -> Self {
         Self {
             seed,
             eval: EvalPoints::default(),
             eval_batch: 256,
             prequential: false,
+            offline_once: false,
         }
     }
 
@@ -145,6 +151,8 @@ pub struct Runner<'a> {
     learner: Box<dyn Learner>,
     plan: Plan,
     segments: Vec<Option<TaskId>>,
+    /// The only one of them that is learnt from, if not all are.
+    only_segment: Option<TaskId>,
     cursor: Cursor,
     positions: Positions,
     /// Steps of all stages.
@@ -186,7 +194,7 @@ impl<'a> Runner<'a> {
             ));
         }
         let manifest = material.manifest;
-        let plan = Plan::new(learner.as_ref(), manifest, material.train.labels)?;
+        let plan = Plan::new(learner.as_ref(), manifest, material.train.labels, &settings)?;
         let watched = manifest.online && !learner.spec().offline;
         let schedule = (watched)
             .then(|| settings.eval.schedule(manifest.len() as u64))
@@ -212,6 +220,7 @@ impl<'a> Runner<'a> {
         };
         Ok(Self {
             segments: segments(manifest, learner.spec().offline),
+            only_segment: only_segment(manifest, learner.spec().offline, &settings),
             positions: Positions::new(manifest),
             planned_steps: plan.steps() as u64,
             sees_all: (plan.stages.iter()).any(|planned| planned.stage.source == Source::AllSeen),
@@ -372,6 +381,12 @@ impl<'a> Runner<'a> {
         self.segments.get(self.cursor.segment).copied().flatten()
     }
 
+    /// Whether the learner learns in this segment; if not it hears of the borders all the same, and so of
+    /// the classes.
+    fn learns(&self) -> bool {
+        self.only_segment.is_none() || self.task() == self.only_segment
+    }
+
     fn place(&self, purpose: &str) -> Key {
         let key = self
             .settings
@@ -399,7 +414,11 @@ impl<'a> Runner<'a> {
         if let Some(info) = &info {
             self.event("task begin", &Event::TaskBegin(info.clone()))?;
         }
-        self.cursor.stages = self.learner.stages(info.as_ref());
+        self.cursor.stages = if self.learns() {
+            self.learner.stages(info.as_ref())
+        } else {
+            Vec::new()
+        };
         self.cursor.phase = Phase::StageBegin;
         Ok(())
     }
@@ -450,7 +469,7 @@ impl<'a> Runner<'a> {
             let task = manifest.task(*task);
             task.is_some_and(|task| !task.indices.is_empty())
         };
-        if let Some(ended) = ended.filter(has_samples) {
+        if let Some(ended) = ended.filter(has_samples).filter(|_| self.learns()) {
             self.evaluate(false, Some(ended))?;
         }
         self.note_footprint();

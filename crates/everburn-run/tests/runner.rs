@@ -3,7 +3,8 @@
 
 use everburn_core::{
     Array, Batch, Borders, ClassId, Ctx, Event, Footprint, ImageShape, Images, Kind, Learner,
-    Order, Output, Result, SeenClasses, Source, Spec, Stage, State, Step, StepLog, TaskInfo, View,
+    Order, Output, Result, SeenClasses, Source, Spec, Stage, State, Step, StepLog, TaskId,
+    TaskInfo, View,
 };
 use everburn_run::{Checkpoint, Labelled, Material, Runner, Settings};
 use everburn_stream::{EvalPoints, Manifest, scenario};
@@ -417,4 +418,90 @@ fn images_and_labels_must_agree() {
     let mut material = world.material();
     material.train.labels = &world.labels[1..];
     assert!(Runner::new(material, Settings::new(0), Box::new(Recorder::default())).is_err());
+}
+
+/// A reference that may see all samples again.
+fn reference() -> Recorder {
+    Recorder {
+        offline: true,
+        source: Some(Source::AllSeen),
+        ..Recorder::default()
+    }
+}
+
+fn once(seed: u64) -> Settings {
+    Settings {
+        offline_once: true,
+        ..Settings::new(seed)
+    }
+}
+
+#[test]
+fn an_offline_reference_may_learn_once_from_all_samples_of_a_split() {
+    let world = world("split-5");
+    let start = |settings, learner: Recorder| {
+        Runner::new(world.material(), settings, Box::new(learner)).unwrap()
+    };
+    let again = start(Settings::new(4), reference());
+    let mut runner = start(once(4), reference());
+    // After each of five tasks 24 samples more: three times as many in all.
+    let all_seen = |runner: &Runner<'_>| -> usize {
+        let stages = runner.plan().stages.iter();
+        let trained = stages.filter(|planned| planned.stage.source == Source::AllSeen);
+        trained.map(|planned| planned.samples).sum()
+    };
+    assert_eq!((all_seen(&again), all_seen(&runner)), (360, 120));
+    while runner.advance().unwrap() {}
+    let progress = runner.progress();
+    assert_eq!(progress.steps, progress.of);
+    let outcome = runner.outcome().unwrap();
+    let history = &outcome.history;
+    assert_eq!(history.evaluations.len(), 1);
+    let last = history.last().unwrap();
+    assert_eq!(last.moment().task_end, Some(TaskId(4)));
+    assert_eq!(last.moment().samples_seen, 120);
+    assert_eq!(last.classes.len(), 10);
+    let matrix = history.matrix().unwrap();
+    assert_eq!(matrix.get(TaskId(3), TaskId(3)), None);
+    assert!(matrix.get(TaskId(4), TaskId(0)).is_some());
+    // It hears of every border, and has all classes.
+    let learner = runner.into_learner();
+    assert_eq!(learner.save().unwrap().value::<u64>("events").unwrap(), 16);
+    // What it holds at the end is everything.
+    assert!(outcome.memory.last.total() >= 120);
+}
+
+#[test]
+fn learning_once_survives_a_kill_and_concerns_references_alone() {
+    let world = world("split-3");
+    let start = |settings, learner: Recorder| {
+        Runner::new(world.material(), settings, Box::new(learner)).unwrap()
+    };
+    let expected = start(once(4), reference()).run().unwrap();
+    let mut runner = start(once(4), reference());
+    loop {
+        let checkpoint = runner.checkpoint().unwrap();
+        let resume = |settings| {
+            let learner = Box::new(reference());
+            Runner::resume(world.material(), settings, learner, &checkpoint)
+        };
+        assert!(resume(Settings::new(4)).is_err());
+        runner = resume(once(4)).unwrap();
+        if !runner.advance().unwrap() {
+            break;
+        }
+    }
+    let outcome = runner.outcome().unwrap();
+    assert_eq!(outcome.history, expected.history);
+    assert_eq!(outcome.memory.peak, expected.memory.peak);
+
+    let usual = |settings| start(settings, Recorder::default()).run().unwrap().history;
+    assert_eq!(usual(once(4)), usual(Settings::new(4)));
+    // Nor does it show in what was recorded before there was such a setting.
+    let text = serde_json::to_string(&Settings::new(4)).unwrap();
+    assert!(!text.contains("once"), "{text}");
+    assert_eq!(
+        serde_json::from_str::<Settings>(&text).unwrap(),
+        Settings::new(4)
+    );
 }

@@ -14,7 +14,10 @@ use everburn_core::{
     Order, Output, Result, SeenClasses, Source, Spec, Stage, State, Step, StepLog, TaskInfo,
     Values, View,
 };
-use everburn_nn::{Frozen, Method, Recipe, Setting, Tuning, from_value, to_value};
+use everburn_nn::{
+    Config, Frozen, Method, Recipe, Setting, Settings, Tuning, from_value, to_value,
+};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -24,6 +27,7 @@ pub const SIMPLECIL: Method = Method {
     about: "cosine to the class means of a frozen backbone",
     source: "Zhou et al., Revisiting Class-Incremental Learning with Pre-Trained Models, IJCV 2024",
     only: Some(Tuning::Frozen),
+    settings: Settings::of::<SimpleCilConfig>(),
     preset: |setting| to_value(SimpleCilConfig::preset(setting, Similarity::Cosine)),
     build,
 };
@@ -34,6 +38,7 @@ pub const NMC: Method = Method {
     about: "Euclidean distance to the class means of a frozen backbone",
     source: "Janson et al., A Simple Baseline that Questions the Use of Pretrained-Models, 2022",
     only: Some(Tuning::Frozen),
+    settings: Settings::of::<SimpleCilConfig>(),
     preset: |setting| to_value(SimpleCilConfig::preset(setting, Similarity::Euclidean)),
     build,
 };
@@ -44,7 +49,7 @@ fn build(settings: Value, frozen: Frozen, _key: Key) -> Result<Box<dyn Learner>>
 }
 
 /// How near a feature is to a class mean.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Similarity {
     /// SimpleCIL: (f/‖f‖)·(p/‖p‖), with ε = 1e-12 for the norms.
@@ -55,7 +60,7 @@ pub enum Similarity {
 }
 
 /// The hyper-parameters: there are hardly any.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct SimpleCilConfig {
     /// Cosine for SimpleCIL, Euclidean for NMC.
@@ -86,6 +91,14 @@ impl SimpleCilConfig {
             online_batch: Recipe::preset(setting).online_batch,
             ..Self::default()
         }
+    }
+}
+
+impl Config for SimpleCilConfig {
+    fn validate(&self) -> Result<()> {
+        let check = Checker::new("simplecil");
+        check.positive("batch", self.batch)?;
+        check.positive("online_batch", self.online_batch)
     }
 }
 
@@ -251,9 +264,7 @@ impl SimpleCil {
     /// # Errors
     /// If a setting is wrong.
     pub fn new(config: SimpleCilConfig, frozen: Frozen) -> Result<Self> {
-        let check = Checker::new("simplecil");
-        check.positive("batch", config.batch)?;
-        check.positive("online_batch", config.online_batch)?;
+        config.validate()?;
         let means = ClassMeans::new(frozen.backbone().dim());
         Ok(Self {
             config,

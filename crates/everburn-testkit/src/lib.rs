@@ -159,7 +159,12 @@ impl Golden {
     pub fn check_row(&self, name: &str, row: usize, found: &[f32], fraction: f64) {
         let mut whole = self.f32(name);
         let rows = self.shape(name)[0];
-        assert_eq!(found.len() * rows, whole.len(), "{}: {name}: length", self.name);
+        assert_eq!(
+            found.len() * rows,
+            whole.len(),
+            "{}: {name}: length",
+            self.name
+        );
         whole[row * found.len()..(row + 1) * found.len()].copy_from_slice(found);
         self.check(name, &whole, fraction);
     }

@@ -3,9 +3,9 @@
 use burn::tensor::Device;
 use everburn_backend::{Grads, load_params, params, to_vec};
 use everburn_core::{Array, Key, State};
-use everburn_nn::{Backbone, Frozen, Normalise, PetConfig};
 use everburn_nn::pet::Pet;
 use everburn_nn::vit::VisionTransformer;
+use everburn_nn::{Backbone, Frozen, Normalise, PetConfig};
 
 use crate::Golden;
 
@@ -139,7 +139,8 @@ impl GoldenPet<'_> {
     /// which `at` cuts out of the expected tensor's name and the values found, and passes on.
     pub fn check(&self, pet: &Pet, found: &Grads, prefix: &str, fraction: f64) {
         for (name, values) in self.by_name(pet, found) {
-            self.golden.check(&format!("{prefix}.{name}"), &values, fraction);
+            self.golden
+                .check(&format!("{prefix}.{name}"), &values, fraction);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use everburn_core::{Error, Result};
 
-pub use everburn_nn::{Method, change};
+pub use everburn_nn::Method;
 
 /// The methods of this build, in the order of tables.
 pub static METHODS: &[Method] = &[

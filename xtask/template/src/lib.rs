@@ -6,7 +6,10 @@ use everburn_core::{
     Batch, Ctx, Event, Footprint, Images, Key, Learner, Output, Result, Spec, Stage, State, Step,
     StepLog, TaskInfo,
 };
-use everburn_nn::{Frozen, Method, Network, Recipe, Setting, Trainee, from_value, to_value};
+use everburn_nn::{
+    Config, Frozen, Method, Network, Recipe, Setting, Settings, Trainee, from_value, to_value,
+};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// MyMethod, by name.
@@ -15,6 +18,7 @@ pub const METHOD: Method = Method {
     about: "what it does, in one line",
     source: "Authors, Title, Venue Year",
     only: None,
+    settings: Settings::of::<MyMethodConfig>(),
     preset: |setting| to_value(MyMethodConfig::preset(setting)),
     build: |settings, frozen, key| {
         let config = from_value("my-method", settings)?;
@@ -23,7 +27,7 @@ pub const METHOD: Method = Method {
 };
 
 /// The hyper-parameters of MyMethod.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MyMethodConfig {
     /// How the network is trained.
@@ -36,12 +40,10 @@ impl MyMethodConfig {
         let recipe = Recipe::preset(setting);
         Self { recipe }
     }
+}
 
-    /// Checks the settings.
-    ///
-    /// # Errors
-    /// Names the one that is wrong.
-    pub fn validate(&self) -> Result<()> {
+impl Config for MyMethodConfig {
+    fn validate(&self) -> Result<()> {
         self.recipe.validate()
     }
 }

@@ -191,8 +191,8 @@ impl Column {
         keys.into_iter().map(|key| Self::of(key)).collect()
     }
 
-    /// The number of a run. A reference that learns after an online stream has ended was not there
-    /// while it went on: of its metrics only the last accuracy counts.
+    /// The number of a run. A reference that learns after a stream has ended was not there while it went
+    /// on: of its metrics only the last accuracy counts.
     pub(super) fn value(
         &self,
         record: &RunRecord,
@@ -202,7 +202,9 @@ impl Column {
         if let Some(quantity) = QUANTITIES.iter().find(|quantity| quantity.id == self.key) {
             return (quantity.value)(record, accompanying);
         }
-        let only_last = record.run.offline && kind == StreamKind::Online;
+        let history = &record.history;
+        let once = history.evaluations.len() == 1 && history.task_classes.len() > 1;
+        let only_last = record.run.offline && (kind == StreamKind::Online || once);
         if only_last && !self.key.starts_with("accuracy/last/") {
             return None;
         }

@@ -170,7 +170,9 @@ impl Table {
                 settings,
                 ..
             } = row.key.clone();
-            (offline, method, settings.chars().count(), row.key.clone())
+            // Variants (`er/small`) beside their method, before one whose name only begins like it.
+            let name: Vec<String> = method.split('/').map(str::to_owned).collect();
+            (offline, name, settings.chars().count(), row.key.clone())
         });
         let mut table = Self {
             dataset: description.dataset,

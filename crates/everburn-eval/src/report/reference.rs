@@ -13,20 +13,21 @@ const INTRANSIGENCE: &str = "learning/intransigence";
 /// Gives every run on disjoint tasks its intransigence, where a joint run learned the same stream
 /// and images with the same network: `a*_k` is the joint run's accuracy on task k after task k.
 ///
-/// Where several joint runs would do (other settings), none is taken: nobody said which.
+/// Where several joint runs would do (other settings), none is taken: nobody said which. A variant
+/// (`joint/…`) is taken where there is no plain one.
 pub(super) fn add_intransigence(runs: &mut [Run]) {
-    let mut references: BTreeMap<_, Vec<Vec<f64>>> = BTreeMap::new();
+    let mut references: BTreeMap<_, Candidates> = BTreeMap::new();
     for (record, _) in runs.iter().filter(|(record, _)| is_joint(record)) {
-        if let Some(accuracies) = learned(record) {
-            references
-                .entry(setting(record))
-                .or_default()
-                .push(accuracies);
-        }
+        let candidates = references.entry(setting(record)).or_default();
+        let of_kind = match record.run.method == JOINT {
+            true => &mut candidates.plain,
+            false => &mut candidates.variants,
+        };
+        of_kind.push(learned(record));
     }
     for (record, _) in runs.iter_mut().filter(|(record, _)| !is_joint(record)) {
         let candidates = references.get(&setting(record));
-        let Some([reference]) = candidates.map(Vec::as_slice) else {
+        let Some(reference) = candidates.and_then(Candidates::only) else {
             continue;
         };
         if let Some(value) = intransigence(record, reference) {
@@ -35,8 +36,27 @@ pub(super) fn add_intransigence(runs: &mut [Run]) {
     }
 }
 
+/// What joint runs of one setting have learned; `None` for those that cannot say.
+#[derive(Default)]
+struct Candidates {
+    plain: Vec<Option<Vec<f64>>>,
+    variants: Vec<Option<Vec<f64>>>,
+}
+
+impl Candidates {
+    /// The only one: of plain runs that can say, or else the one run of a variant that there is.
+    fn only(&self) -> Option<&[f64]> {
+        let able: Vec<&[f64]> = self.plain.iter().flatten().map(Vec::as_slice).collect();
+        match (&self.plain[..], &self.variants[..]) {
+            ([], [one]) => one.as_deref(),
+            _ => able.first().filter(|_| able.len() == 1).copied(),
+        }
+    }
+}
+
 fn is_joint(record: &RunRecord) -> bool {
-    record.run.offline && record.run.method == JOINT
+    let method = record.run.method.split('/').next();
+    record.run.offline && method == Some(JOINT)
 }
 
 /// What a run and its reference have in common.

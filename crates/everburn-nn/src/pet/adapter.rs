@@ -138,7 +138,11 @@ impl Adapter {
     }
 
     /// What the attention and the adapter make of h = LN₁ x.
-    pub fn around(&self, h: Tensor<3>, attention: impl FnOnce(Tensor<3>) -> Tensor<3>) -> Tensor<3> {
+    pub fn around(
+        &self,
+        h: Tensor<3>,
+        attention: impl FnOnce(Tensor<3>) -> Tensor<3>,
+    ) -> Tensor<3> {
         match self.place {
             AttentionPlace::Parallel => kernels::add(attention(h.clone()), self.change(h)),
             AttentionPlace::Before => attention(kernels::add(self.change(h.clone()), h)),

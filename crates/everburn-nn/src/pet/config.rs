@@ -1,4 +1,5 @@
 use everburn_core::{Checker, Error, Result};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A kind of parameter-efficient tuning, with its settings.
@@ -8,7 +9,7 @@ use serde::{Deserialize, Serialize};
 /// let pet: PetConfig = serde_json::from_str(r#"{"kind": "lora", "rank": 8}"#).unwrap();
 /// assert!(matches!(pet, PetConfig::Lora(lora) if lora.rank == 8));
 /// ```
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum PetConfig {
     /// AdaptFormer's bottleneck beside the MLP (Chen et al., NeurIPS 2022), as APER, RanPAC, EASE and MOS
@@ -27,8 +28,9 @@ pub enum PetConfig {
 }
 
 /// The blocks in which something acts, counted from 0: `"all"`, a number (the first so many), or a list.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "BlocksText", into = "BlocksText")]
+#[schemars(with = "BlocksText")]
 pub enum Blocks {
     /// All of them.
     All,
@@ -38,7 +40,7 @@ pub enum Blocks {
     Only(Vec<usize>),
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 enum BlocksText {
     Word(String),
@@ -107,8 +109,9 @@ impl Blocks {
 }
 
 /// A factor s: `"learnable"`, which begins at 1, or a number that stays.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "ScaleText", into = "ScaleText")]
+#[schemars(with = "ScaleText")]
 pub enum Scale {
     /// Trained; begins at 1.
     Learnable,
@@ -116,7 +119,7 @@ pub enum Scale {
     Constant(f64),
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 enum ScaleText {
     Word(String),
@@ -160,7 +163,7 @@ impl Scale {
 }
 
 /// The width of a bottleneck: a whole number, or a fraction of the backbone's width.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Width {
     /// So many units.
@@ -177,9 +180,10 @@ impl Width {
     pub fn units(self, dim: usize) -> Result<usize> {
         let (units, found) = match self {
             Self::Units(units) => (units, units.to_string()),
-            Self::Fraction(fraction) => {
-                ((dim as f64 * fraction) as usize, format!("{fraction:?} of {dim}"))
-            }
+            Self::Fraction(fraction) => (
+                (dim as f64 * fraction) as usize,
+                format!("{fraction:?} of {dim}"),
+            ),
         };
         if units > 0 {
             return Ok(units);
@@ -190,7 +194,7 @@ impl Width {
 }
 
 /// AdaptFormer's adapter: a = s·up(drop(ReLU(down(u)))).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AdaptFormerConfig {
     /// The blocks that have one. Published (APER, RanPAC, EASE, MOS): all.
@@ -222,7 +226,7 @@ impl Default for AdaptFormerConfig {
 }
 
 /// Where AdaptFormer's adapter stands to the MLP, with u = x + Attn(LN₁ x) and m = MLP(LN₂ u).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum MlpPlace {
     /// It reads u: u + m + a(u).
@@ -232,7 +236,7 @@ pub enum MlpPlace {
 }
 
 /// Whether AdaptFormer's adapter has a layer norm (the code's `adapter_layernorm_option`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum AdapterNorm {
     /// It has none.
@@ -244,7 +248,7 @@ pub enum AdapterNorm {
 }
 
 /// LAE's adapter: A(h) = s·(W₂·GELU(W₁·h + b₁) + b₂) beside the attention, with h = LN₁ x.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AdapterConfig {
     /// The blocks that have one. Published: the first 5 of a ViT-B's 12.
@@ -270,7 +274,7 @@ impl Default for AdapterConfig {
 }
 
 /// Where LAE's adapter stands to the attention (the code's `mode`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum AttentionPlace {
     /// Attn(h) + A(h).
@@ -282,7 +286,7 @@ pub enum AttentionPlace {
 }
 
 /// Low-rank changes ΔW = s·B·A, with A `[r, in]` uniform in ±1/√in and B `[out, r]` zero.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LoraConfig {
     /// The blocks that have them. Published: the first 5 of a ViT-B's 12 (LAE), all (SLCA++).
@@ -308,7 +312,7 @@ impl Default for LoraConfig {
 }
 
 /// A weight that a low-rank change is added to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum LoraTarget {
     /// The queries' third of the fused projection.
@@ -328,7 +332,7 @@ pub enum LoraTarget {
 }
 
 /// Prefix tuning: L keys and values that every query also sees.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct PrefixConfig {
     /// The blocks that have one. Published: the first 5 of a ViT-B's 12.
@@ -355,7 +359,7 @@ impl Default for PrefixConfig {
 }
 
 /// SSF: y = γ⊙z + β after the patch projection, norms, qkv, proj, fc1, fc2 and the final norm.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct SsfConfig {
     /// Standard deviation with which γ is drawn around 1 and β around 0. Published: 0.02.
@@ -370,7 +374,7 @@ impl Default for SsfConfig {
 }
 
 /// Prompts: tokens that are appended to the image's and left out of the feature.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct VptConfig {
     /// Where they come in. Published: both (APER, RanPAC).
@@ -393,7 +397,7 @@ impl Default for VptConfig {
 }
 
 /// Where prompts come in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum VptDepth {
     /// Before block 0, carried through all blocks.
@@ -403,7 +407,7 @@ pub enum VptDepth {
 }
 
 /// How prompts begin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum VptInit {
     /// At 0 (APER, RanPAC). Not a no-op: the layer norm makes its shift of them.

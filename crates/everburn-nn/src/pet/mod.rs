@@ -39,14 +39,14 @@ pub use config::{
     AdaptFormerConfig, AdapterConfig, AdapterNorm, AttentionPlace, Blocks, LoraConfig, LoraTarget,
     MlpPlace, PetConfig, PrefixConfig, Scale, SsfConfig, VptConfig, VptDepth, VptInit, Width,
 };
-pub use lora::{BlockLora, Lora};
 pub(crate) use lora::add_to;
+pub use lora::{BlockLora, Lora};
 pub use prefix::Prefix;
 pub use prompts::Prompts;
 pub(crate) use prompts::append;
 pub use scaler::Scaler;
-pub use ssf::{BlockSsf, ScaleShift};
 pub(crate) use ssf::scale_shift;
+pub use ssf::{BlockSsf, ScaleShift};
 
 use crate::vit::{VisionTransformer, VitConfig};
 
@@ -183,7 +183,9 @@ impl Pet {
             per_token.into_iter().flatten().sum()
         };
         let count = |prompts: &Option<Prompts>| {
-            prompts.as_ref().map_or(0, |prompts| prompts.tokens.dims()[0])
+            prompts
+                .as_ref()
+                .map_or(0, |prompts| prompts.tokens.dims()[0])
         };
         // All blocks have as many, of their own or carried through.
         let prompts = count(&self.prompts) + self.blocks.first().map_or(0, |b| count(&b.prompts));
