@@ -4,11 +4,12 @@
 //! which forgets nothing because it keeps everything.
 //!
 //! Both minimise the cross-entropy over all classes seen, with one [`Recipe`]; what lies between their
-//! accuracies is what a method can win.
+//! accuracies is what a method can win. [`FineTune::local`] minimises it over the classes of the task alone, as
+//! many methods without a memory do: the lower bound for those.
 
 use everburn_core::{
-    Batch, Ctx, Event, Footprint, Images, Key, Learner, Output, Result, Source, Spec, Stage, State,
-    Step, StepLog, TaskInfo,
+    Batch, ClassId, Ctx, Error, Event, Footprint, Images, Key, Learner, Output, Result, Source,
+    Spec, Stage, State, Step, StepLog, TaskInfo,
 };
 use everburn_nn::{Frozen, Method, Recipe, Settings, Trainee, from_value, to_value};
 
@@ -23,6 +24,20 @@ pub const FINETUNE: Method = Method {
     build: |settings, frozen, key| {
         let recipe = from_value("finetune", settings)?;
         Ok(Box::new(FineTune::new(recipe, frozen, key)?))
+    },
+};
+
+/// Fine-tuning on a local loss, by name.
+pub const FINETUNE_LOCAL: Method = Method {
+    name: "finetune-local",
+    about: "cross-entropy over the classes of the task and nothing else (the labels trick)",
+    source: "Zeno et al., Task Agnostic Continual Learning Using Online Variational Bayes, 2018",
+    only: None,
+    settings: Settings::of::<Recipe>(),
+    preset: |setting| to_value(Recipe::preset(setting)),
+    build: |settings, frozen, key| {
+        let recipe = from_value("finetune-local", settings)?;
+        Ok(Box::new(FineTune::local(recipe, frozen, key)?))
     },
 };
 
@@ -43,6 +58,8 @@ pub const JOINT: Method = Method {
 /// Fine-tuning: each batch is trained on as it comes. The lower bound.
 pub struct FineTune {
     trainee: Trainee,
+    /// The classes of the task, if the loss is over them alone.
+    task: Option<Vec<ClassId>>,
 }
 
 impl FineTune {
@@ -51,14 +68,35 @@ impl FineTune {
     /// # Errors
     /// If a setting is wrong.
     pub fn new(recipe: Recipe, frozen: Frozen, key: Key) -> Result<Self> {
-        let trainee = Trainee::new(recipe, frozen, key)?;
-        Ok(Self { trainee })
+        Ok(Self {
+            trainee: Trainee::new(recipe, frozen, key)?,
+            task: None,
+        })
+    }
+
+    /// The same with a loss over the classes of the task alone, so that a new class does not push the old ones
+    /// away; on a stream without borders, over those of the batch.
+    ///
+    /// # Errors
+    /// If a setting is wrong.
+    pub fn local(recipe: Recipe, frozen: Frozen, key: Key) -> Result<Self> {
+        Ok(Self {
+            task: Some(Vec::new()),
+            ..Self::new(recipe, frozen, key)?
+        })
+    }
+
+    fn name(&self) -> &'static str {
+        match self.task {
+            None => FINETUNE.name,
+            Some(_) => FINETUNE_LOCAL.name,
+        }
     }
 }
 
 impl Learner for FineTune {
     fn spec(&self) -> Spec {
-        Spec::new("finetune")
+        Spec::new(self.name())
     }
 
     fn stages(&self, task: Option<&TaskInfo>) -> Vec<Stage> {
@@ -66,12 +104,28 @@ impl Learner for FineTune {
     }
 
     fn on(&mut self, event: &Event, _cx: &Ctx) -> Result<()> {
+        if let (Event::TaskBegin(info), Some(task)) = (event, &mut self.task) {
+            task.clone_from(&info.classes);
+        }
         self.trainee.on(event);
         Ok(())
     }
 
     fn observe(&mut self, batch: &Batch, step: &Step, cx: &Ctx) -> Result<StepLog> {
-        train("finetune", &mut self.trainee, batch, step, cx)
+        let (name, Self { trainee, task }) = (self.name(), self);
+        let Some(task) = task else {
+            return train(name, trainee, batch, step, cx);
+        };
+        let classes = match step.task {
+            Some(_) => task,
+            None => &batch.labels,
+        };
+        trainee.observe(name, batch, step, cx, |net, key| {
+            let mut live = net.live();
+            let loss = live.local_loss(&batch.images, &batch.labels, classes, batch.view, key)?;
+            let tape = live.into_tape();
+            net.update(tape, loss)
+        })
     }
 
     fn predict(&self, images: &Images) -> Result<Output> {
@@ -83,11 +137,24 @@ impl Learner for FineTune {
     }
 
     fn save(&self) -> Result<State> {
-        self.trainee.save()
+        let mut state = self.trainee.save()?;
+        state.put_value("task", &self.task)?;
+        Ok(state)
     }
 
     fn restore(&mut self, state: &State) -> Result<()> {
-        self.trainee.restore(state)
+        let task: Option<Vec<ClassId>> = state.value("task")?;
+        if task.is_some() != self.task.is_some() {
+            let found = if task.is_some() {
+                "a local loss"
+            } else {
+                "a loss over all classes"
+            };
+            return Err(Error::state("task", found, "the other"));
+        }
+        self.trainee.restore(state)?;
+        self.task = task;
+        Ok(())
     }
 }
 

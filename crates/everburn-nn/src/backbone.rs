@@ -53,14 +53,20 @@ impl Normalise {
     }
 }
 
+/// Checks that there is an image. burn-flex's matrix product of no rows reads memory that is not its own.
+fn some(images: &Images) -> Result<()> {
+    match images.is_empty() {
+        true => Err(Error::input("a batch", "no image", "at least one")),
+        false => Ok(()),
+    }
+}
+
 /// Images as `[batch, channels, height, width]` with values in 0..=1.
 ///
 /// # Errors
 /// If there are none.
 pub fn to_tensor(images: &Images, device: &Device) -> Result<Tensor<4>> {
-    if images.is_empty() {
-        return Err(Error::input("a batch", "no image", "at least one"));
-    }
+    some(images)?;
     let ImageShape {
         height,
         width,
@@ -596,6 +602,7 @@ impl Frozen {
     /// # Errors
     /// If the images do not fit, or it is no Vision Transformer.
     pub fn tokens(&self, images: &Images) -> Result<Tensor<3>> {
+        some(images)?;
         let vit = self.backbone.as_vit()?;
         let shape = [images.len(), vit.config().tokens(), vit.config().dim];
         let stored = self.cut.and_then(|_| self.stored(images));

@@ -8,6 +8,8 @@ pub use everburn_nn::Method;
 pub static METHODS: &[Method] = &[
     #[cfg(feature = "baselines")]
     everburn_baselines::FINETUNE,
+    #[cfg(feature = "baselines")]
+    everburn_baselines::FINETUNE_LOCAL,
     #[cfg(feature = "er")]
     everburn_er::METHOD,
     #[cfg(feature = "er-ace")]
