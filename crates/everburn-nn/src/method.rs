@@ -65,7 +65,11 @@ impl Method {
     /// their domain is seen when all changes are made: [`Settings::validate`].
     pub fn change(&self, mut settings: Value, changes: &Map<String, Value>) -> Result<Value> {
         for (key, change) in changes {
-            merge(&mut settings, key, change, self.name)?;
+            let known = |path: &str| {
+                let path = path.strip_prefix(self.name);
+                path.is_some_and(|path| self.settings.knows(path.trim_start_matches('.')))
+            };
+            merge(&mut settings, key, change, self.name, &known)?;
             let place = format!("{}.{key}", self.name);
             settings = self.settings.fill(&settings, &place, change)?;
         }
@@ -86,8 +90,15 @@ impl Method {
     }
 }
 
-/// Changes `config[key]`, going down into tables; `a.b` is the key b of the table a.
-fn merge(config: &mut Value, key: &str, change: &Value, path: &str) -> Result<()> {
+/// Changes `config[key]`, going down into tables; `a.b` is the key b of the table a. A key that is not there is
+/// one that was left out if it is `known`.
+fn merge(
+    config: &mut Value,
+    key: &str,
+    change: &Value,
+    path: &str,
+    known: &dyn Fn(&str) -> bool,
+) -> Result<()> {
     let (first, rest) = match key.split_once('.') {
         Some((first, rest)) => (first, Some(rest)),
         None => (key, None),
@@ -96,20 +107,23 @@ fn merge(config: &mut Value, key: &str, change: &Value, path: &str) -> Result<()
     let Value::Object(table) = config else {
         return Err(Error::config(path, change, "a single value, not a table"));
     };
-    let known: Vec<String> = table.keys().cloned().collect();
+    let names: Vec<String> = table.keys().cloned().collect();
+    if rest.is_none() && !table.contains_key(first) && known(&here) {
+        table.insert(first.to_owned(), Value::Null);
+    }
     let Some(old) = table.get_mut(first) else {
         return Err(Error::unknown(
             "setting",
             first,
-            known.iter().map(String::as_str),
+            names.iter().map(String::as_str),
         ));
     };
     match (rest, change) {
-        (Some(rest), change) => merge(old, rest, change, &here),
+        (Some(rest), change) => merge(old, rest, change, &here, known),
         // Enums with a tag (`kind`, `rule`) are replaced as a whole: their keys depend on the tag.
         (None, Value::Object(new)) if old.is_object() && !tagged(new) => new
             .iter()
-            .try_for_each(|(key, change)| merge(old, key, change, &here)),
+            .try_for_each(|(key, change)| merge(old, key, change, &here, known)),
         (None, change) => {
             *old = change.clone();
             Ok(())

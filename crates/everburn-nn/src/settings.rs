@@ -58,6 +58,13 @@ impl Settings {
         (self.validate)(settings)
     }
 
+    /// Whether there is a setting at a path of tables, if only where it is not left out.
+    pub(crate) fn knows(&self, path: &str) -> bool {
+        let schema = (self.schema)();
+        let mut steps = path.split('.');
+        (steps.try_fold(Node::of(&schema, &schema), |node, key| node.property(key))).is_some()
+    }
+
     /// Each setting by its path, in the order of the alphabet: its value and what it means.
     pub fn describe(&self, settings: &Value) -> Vec<Described> {
         let schema = (self.schema)();
@@ -131,8 +138,9 @@ impl<'a> Node<'a> {
             own,
         };
         // An `Option` is described by what is in it.
-        let some = node.listed("anyOf").find(|of| of.schema["type"] != "null");
-        match some {
+        let (null, some): (Vec<_>, Vec<_>) =
+            (node.listed("anyOf")).partition(|of| of.schema["type"] == "null");
+        match some.into_iter().next().filter(|_| !null.is_empty()) {
             Some(some) => Self {
                 meaning: meaning.or(some.meaning),
                 ..some
@@ -167,26 +175,37 @@ impl<'a> Node<'a> {
 
     /// The alternatives with their names.
     fn variants(self) -> Vec<Variant<'a>> {
-        let named = |name: &'a Value, tag, node| {
+        let named = |name: &'a Value, how, node| {
             let name = name.as_str()?;
-            Some(Variant { name, tag, node })
+            Some(Variant { name, how, node })
         };
         // Alternatives without a comment of their own are a list of names.
         let bare = |node: Self| {
             let names = node.schema["enum"].as_array().into_iter().flatten();
-            names.filter_map(move |name| named(name, None, node))
+            names.filter_map(move |name| named(name, How::Name, node))
         };
         let documented = self.listed("oneOf").flat_map(|node| {
             let fields = node.schema["properties"].as_object().into_iter().flatten();
             let tag = fields.filter_map(|(tag, of)| Some((tag.as_str(), of.get("const")?)));
             match tag.into_iter().next() {
-                Some((tag, name)) => named(name, Some(tag), node).into_iter().collect(),
-                None => (named(&node.schema["const"], None, node).into_iter())
+                Some((tag, name)) => named(name, How::Tag(tag), node).into_iter().collect(),
+                None => (named(&node.schema["const"], How::Name, node).into_iter())
                     .chain(bare(node))
                     .collect::<Vec<_>>(),
             }
         });
-        documented.chain(bare(self)).collect()
+        // Alternatives without a name are told apart by the kind of value.
+        let kinds = self.listed("anyOf").filter_map(|node| {
+            let (kind, how) = (node.schema["type"].as_str()?, How::Kind);
+            let name = match kind {
+                "integer" => WHOLE_NUMBER,
+                "number" => NUMBER,
+                "array" => LIST,
+                _ => TEXT,
+            };
+            Some(Variant { name, how, node })
+        });
+        documented.chain(bare(self)).chain(kinds).collect()
     }
 
     fn choices(self, value: &Value) -> Vec<Choice> {
@@ -201,12 +220,18 @@ impl<'a> Node<'a> {
                 chosen: false,
             }];
         }
-        let variants = self.variants();
+        // Of a list any of the alternatives may be items.
+        let items = Self::of(self.root, &self.schema["items"]);
+        let chosen = |variant: &Variant| match value.as_array() {
+            Some(values) if variant.how == How::Name => values.iter().any(|v| variant.is(v)),
+            _ => variant.is(value),
+        };
+        let variants = [self.variants(), items.variants()].concat();
         let choice = |variant: &Variant| Choice {
             name: variant.name.to_owned(),
             meaning: variant.node.meaning(),
-            settings: variant.node.fields(variant.tag),
-            chosen: variant.is(value),
+            settings: variant.node.fields(variant.tag()),
+            chosen: chosen(variant),
         };
         variants.iter().map(choice).collect()
     }
@@ -241,7 +266,7 @@ impl<'a> Node<'a> {
         match self.variants().into_iter().find(|one| one.is(value)) {
             Some(variant) => {
                 let mut own = object(value);
-                own.remove(variant.tag.unwrap_or_default());
+                own.remove(variant.tag().unwrap_or_default());
                 variant.node.table(&own, &below, found);
             }
             None => self.table(&object(value), &below, found),
@@ -249,10 +274,10 @@ impl<'a> Node<'a> {
     }
 
     fn written(self, value: &Value) -> Value {
+        let variant = self.variants().into_iter().find(|one| one.is(value));
+        let node = variant.map_or(self, |variant| variant.node);
         match value {
             Value::Object(table) => {
-                let variant = self.variants().into_iter().find(|one| one.is(value));
-                let node = variant.map_or(self, |variant| variant.node);
                 let one = |(key, value): (&String, &Value)| {
                     let written = node.property(key).map(|node| node.written(value));
                     (key.clone(), written.unwrap_or_else(|| value.clone()))
@@ -260,10 +285,10 @@ impl<'a> Node<'a> {
                 Value::Object(table.iter().map(one).collect())
             }
             Value::Array(values) => {
-                let items = Self::of(self.root, &self.schema["items"]);
+                let items = Self::of(self.root, &node.schema["items"]);
                 values.iter().map(|value| items.written(value)).collect()
             }
-            Value::Number(number) if self.schema["format"] == "float" => {
+            Value::Number(number) if node.schema["format"] == "float" => {
                 let short = number.as_f64().map(|number| (number as f32).to_string());
                 let short = short.and_then(|short| short.parse::<f64>().ok());
                 short.map_or_else(|| value.clone(), Value::from)
@@ -274,16 +299,49 @@ impl<'a> Node<'a> {
 }
 
 /// One of several alternatives.
+#[derive(Clone, Copy)]
 struct Variant<'a> {
     name: &'a str,
-    /// The key that says which of them a table is.
-    tag: Option<&'a str>,
+    how: How<'a>,
     node: Node<'a>,
 }
 
-impl Variant<'_> {
+/// How a value says which of the alternatives it is.
+#[derive(Clone, Copy, PartialEq)]
+enum How<'a> {
+    /// It is the name.
+    Name,
+    /// By this key of a table.
+    Tag(&'a str),
+    /// By its kind.
+    Kind,
+}
+
+const WHOLE_NUMBER: &str = "a whole number";
+const NUMBER: &str = "a number";
+const LIST: &str = "a list";
+const TEXT: &str = "a text";
+
+impl<'a> Variant<'a> {
     fn is(&self, value: &Value) -> bool {
-        self.tag.map_or(value, |tag| &value[tag]) == self.name
+        match self.how {
+            How::Name => value == self.name,
+            How::Tag(tag) => value[tag] == self.name,
+            How::Kind => match value {
+                Value::Number(number) if number.is_f64() => self.name == NUMBER,
+                Value::Number(_) => self.name == WHOLE_NUMBER,
+                Value::Array(_) => self.name == LIST,
+                Value::String(_) => self.name == TEXT,
+                _ => false,
+            },
+        }
+    }
+
+    fn tag(&self) -> Option<&'a str> {
+        match self.how {
+            How::Tag(tag) => Some(tag),
+            How::Name | How::Kind => None,
+        }
     }
 }
 

@@ -43,8 +43,11 @@ pub enum Blocks {
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 enum BlocksText {
+    /// "all": all of them.
     Word(String),
+    /// The first so many.
     First(usize),
+    /// These, counted from 0.
     Only(Vec<usize>),
 }
 
@@ -122,7 +125,9 @@ pub enum Scale {
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 enum ScaleText {
+    /// "learnable": trained; begins at 1.
     Word(String),
+    /// Always this.
     Constant(f64),
 }
 
