@@ -28,6 +28,9 @@ pub struct Cache {
     memory: u64,
 }
 
+/// Tokens are many times as large as features: where nobody has set a limit, this is one.
+const MOST_TOKENS: u64 = 2 << 30;
+
 impl CacheFolder {
     /// The folder that is asked for, or else the user's own.
     fn path(&self) -> Option<PathBuf> {
@@ -96,8 +99,13 @@ impl Cache {
             disk: self.disk,
         };
         let extractor = frozen.extractor(&computed_by());
-        let dim = frozen.backbone().dim();
-        frozen.with_store(FeatureStore::open(root, &extractor, dim, limits)?)
+        let row = frozen.row();
+        frozen.with_store(FeatureStore::open(root, &extractor, row, limits)?)
+    }
+
+    /// Bytes of tokens that a process keeps at most.
+    fn most_of_tokens(&self) -> u64 {
+        self.most_in_memory().min(MOST_TOKENS)
     }
 }
 
@@ -149,6 +157,27 @@ pub fn fill(
     let again = compute(shared, &kept, watch)?;
     let computed = filled.computed + again.computed;
     Ok((kept, Filled { computed, ..filled }))
+}
+
+/// A cut backbone that knows the tokens of all images, if they have room in memory. Otherwise they are computed
+/// each time, which gives the same bits.
+pub fn tokens(shared: &Shared, cut: Frozen, watch: &dyn Watch) -> anyhow::Result<Frozen> {
+    let images = shared.dataset.train.images.len() + shared.dataset.test.images.len();
+    let bytes = 4 * (images as u64) * (cut.row() as u64);
+    if bytes > shared.cache.most_of_tokens() {
+        let needed = format::bytes(bytes as f64);
+        watch.note(&format!(
+            "tokens of all images would take {needed} of memory: they are computed each time (--cache-memory)"
+        ));
+        return Ok(cut);
+    }
+    let cut = shared.cache.attach(cut)?;
+    let filled = compute(shared, &cut, watch)?;
+    watch.filled(filled);
+    for note in cut.store().notes() {
+        watch.note(&note);
+    }
+    Ok(cut)
 }
 
 fn compute(shared: &Shared, frozen: &Frozen, watch: &dyn Watch) -> anyhow::Result<Filled> {

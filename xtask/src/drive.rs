@@ -1,5 +1,6 @@
 //! One run, from its beginning or its checkpoint to its result, in this process.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -14,7 +15,7 @@ use everburn::run::{Checkpoint, RunFolder, Runner, peak_memory, reset_peak_memor
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::cache::{Filled, fill};
+use crate::cache::{Filled, fill, tokens};
 use crate::code::{RUSTC, commit, dirty};
 use crate::job::{Job, Shared};
 use crate::profile::Profiled;
@@ -104,6 +105,8 @@ pub struct Driver<'a> {
     device: String,
     /// The backbone that all runs begin with, once all images have features.
     warmed: Option<Frozen>,
+    /// The same, cut before a block, once all images have tokens there.
+    tokens: BTreeMap<usize, Frozen>,
 }
 
 impl<'a> Driver<'a> {
@@ -115,7 +118,21 @@ impl<'a> Driver<'a> {
             terms,
             watch,
             warmed: None,
+            tokens: BTreeMap::new(),
         })
+    }
+
+    /// The backbone of a run on tokens before a block.
+    fn cut(&mut self, frozen: &Frozen, block: usize) -> anyhow::Result<Frozen> {
+        if let Some(known) = self.tokens.get(&block) {
+            return Ok(known.clone());
+        }
+        let cut = tokens(self.shared, frozen.clone().cut(block)?, self.watch)?;
+        // Random weights are others for each seed.
+        if self.shared.pretrained.is_some() {
+            self.tokens.insert(block, cut.clone());
+        }
+        Ok(cut)
     }
 
     /// The backbone of a run on features, with the features of all images.
@@ -160,6 +177,9 @@ impl<'a> Driver<'a> {
         let warmed;
         let frozen = if self.shared.is_frozen(job)? {
             warmed = self.warm(frozen)?;
+            &warmed
+        } else if let Some(block) = self.shared.cut(job) {
+            warmed = self.cut(frozen, block)?;
             &warmed
         } else {
             frozen

@@ -8,7 +8,7 @@ use everburn::core::{Error, Key, Learner, Result};
 use everburn::data::{Dataset, Holdout, LoadOptions, load};
 use everburn::eval::{Provenance, RunDescription, StreamKind};
 use everburn::methods::method;
-use everburn::nn::{Backbone, Frozen, Normalise, Tuning, WeightFile};
+use everburn::nn::{Backbone, Frozen, Normalise, Recipe, Tuning, WeightFile};
 use everburn::run::{Labelled, Material, Partition, Plan, Settings};
 use everburn::stream::{Manifest, scenario};
 use serde::{Deserialize, Serialize};
@@ -226,6 +226,11 @@ impl Shared {
     /// Whether a run reads features from the cache.
     pub fn is_frozen(&self, job: &Job) -> Result<bool> {
         Ok(self.suite.tuning_of(&job.method)? == Tuning::Frozen)
+    }
+
+    /// The block before which a run reads tokens from the cache, if it does.
+    pub fn cut(&self, job: &Job) -> Option<usize> {
+        Recipe::within(self.suite.settings.get(&job.method)?)?.cut()
     }
 
     /// A run in words.

@@ -170,6 +170,19 @@ impl Recipe {
         }
     }
 
+    /// The recipe in a method's settings: what they call `recipe`, or themselves.
+    pub fn within(settings: &serde_json::Value) -> Option<Self> {
+        let recipe = settings.get("recipe").unwrap_or(settings);
+        Self::deserialize(recipe).ok()
+    }
+
+    /// The block before which all steps and predictions compute the same of an image, behind the first: so it can
+    /// be computed once ([`Frozen::cut`]). Augmented images are others in each step.
+    pub fn cut(&self) -> Option<usize> {
+        let pet = self.pet.as_ref().filter(|_| self.augment.is_none())?;
+        pet.first_block().filter(|block| *block > 0)
+    }
+
     /// The one stage of a task: shuffled epochs over `source`, or the single pass that the stream
     /// allows.
     pub fn stages(&self, task: Option<&TaskInfo>, source: Source) -> Vec<Stage> {

@@ -15,6 +15,7 @@ mod plan;
 mod positions;
 mod runner;
 mod suite_folder;
+mod teach;
 
 pub use checkpoint::Checkpoint;
 pub use files::{RunFolder, write_atomically};
@@ -23,6 +24,7 @@ pub use partition::Partition;
 pub use plan::{Plan, PlannedStage};
 pub use runner::{Labelled, Material, Outcome, Progress, Runner, Settings};
 pub use suite_folder::{SuiteFolder, has_ledger, read_ledger};
+pub use teach::teach;
 
 #[doc = include_str!("../README.md")]
 #[cfg(doctest)]
