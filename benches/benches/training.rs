@@ -8,7 +8,7 @@ use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterio
 use everburn::backend::{Grads, Group, Optimiser, Rule, params, random};
 use everburn::core::{Key, View};
 use everburn::nn::{Backbone, Frozen, Network, Normalise, Tuning};
-use everburn::nn::{Preset, Recipe, Setting};
+use everburn::nn::{PetConfig, Preset, Recipe, Setting};
 use everburn_benches::{SHAPE, device, embedded, labels, noise};
 
 const CLASSES: u32 = 10;
@@ -36,6 +36,21 @@ fn network(frozen: &Frozen, tuning: Tuning, from_scratch: bool) -> Network {
     net
 }
 
+/// The same with these modules.
+fn tuned(frozen: &Frozen, pet: PetConfig) -> Network {
+    let recipe = Recipe::preset(&Setting {
+        tuning: Tuning::Pet,
+        ..Setting::default()
+    });
+    let recipe = Recipe {
+        pet: Some(pet),
+        ..recipe
+    };
+    let mut net = recipe.network(frozen.clone(), Key::from_seed(0)).unwrap();
+    net.see(&labels(CLASSES as usize, CLASSES));
+    net
+}
+
 fn step(c: &mut Criterion) {
     let device = device();
     let vit = embedded(&device);
@@ -56,6 +71,30 @@ fn step(c: &mut Criterion) {
         group.throughput(Throughput::Elements(batch as u64));
         group.bench_function(name, |b| {
             b.iter(|| net.step(&images, &labels, View::Train, key).unwrap());
+        });
+    }
+    for pet in [
+        r#"{"kind": "adapter"}"#,
+        r#"{"kind": "lora"}"#,
+        r#"{"kind": "prefix"}"#,
+        r#"{"kind": "adaptformer"}"#,
+    ] {
+        let pet: PetConfig = serde_json::from_str(pet).unwrap();
+        let batch = 24;
+        let (images, labels) = (noise(SHAPE, batch), labels(batch, CLASSES));
+        group.throughput(Throughput::Elements(batch as u64));
+        let name = format!("vit, {}/{batch}", pet.name());
+        let mut net = tuned(&vit, pet);
+        group.bench_function(&name, |b| {
+            b.iter(|| net.step(&images, &labels, View::Train, key).unwrap());
+        });
+        group.bench_function(format!("{name}, modules frozen"), |b| {
+            b.iter(|| {
+                let mut live = net.live_head();
+                let loss = live.loss(&images, &labels, View::Train, key).unwrap();
+                let tape = live.into_tape();
+                net.update(tape, loss).unwrap()
+            });
         });
     }
     group.finish();

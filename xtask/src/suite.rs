@@ -457,6 +457,31 @@ mod tests {
     }
 
     #[test]
+    fn all_ready_suites_are_right_and_those_of_lae_say_what_is_published() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../suites");
+        let mut read = BTreeMap::new();
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|end| end == "toml") {
+                let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+                let options = BenchOptions {
+                    suite: Some(path),
+                    ..BenchOptions::default()
+                };
+                read.insert(name, Suite::new(&options).unwrap());
+            }
+        }
+        assert!(read.len() > 8);
+        let published = |config: everburn::lae::LaeConfig| serde_json::to_value(config).unwrap();
+        let of = |suite: &str, row: &str| read[suite].settings[row].clone();
+        let imagenet_r = published(everburn::lae::LaeConfig::imagenet_r());
+        assert_eq!(of("imagenet-r-lae-vit-b16", "lae"), imagenet_r);
+        assert_eq!(of("domainnet-lae-vit-b16", "lae"), imagenet_r);
+        let cifar100 = published(everburn::lae::LaeConfig::cifar100());
+        assert_eq!(of("cifar100-lae-vit-b16", "lae/adapter"), cifar100);
+    }
+
+    #[test]
     fn options_of_a_stream_stay_with_it() {
         let given = [
             "split-5,si-blurry:n=50,m=10".to_owned(),

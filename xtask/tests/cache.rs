@@ -200,3 +200,59 @@ fn the_cache_is_shown_and_cleared() {
     assert!(xtask(&["cache", "show"], cache.path()).contains("no features"));
     assert_eq!(counts(&bench(cache.path(), &[]).said), (IMAGES, 0));
 }
+
+/// A bench of fine-tuning modules in the last two blocks: the four before them are frozen.
+#[track_caller]
+fn tuned(cache: &Path, more: &[&'static str]) -> Left {
+    let runs = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    command.args([
+        "bench",
+        "--seeds",
+        "0,1",
+        "--methods",
+        "finetune",
+        "--tuning",
+        "pet",
+    ]);
+    command.args(["--set", "finetune.pet={kind=\"adapter\",blocks=[4,5]}"]);
+    command.args(["--set", "finetune.epochs=1", "--streams", "split-5"]);
+    command.args([
+        "--train-per-class",
+        "12",
+        "--test-per-class",
+        "3",
+        "--runs-dir",
+    ]);
+    command
+        .arg(runs.path())
+        .arg("--cache-dir")
+        .arg(cache)
+        .args(more);
+    let output = command
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{said}");
+    let ledger = fs::read(runs.path().join("digits/ledger.jsonl")).unwrap();
+    Left { ledger, said }
+}
+
+#[test]
+fn tokens_before_the_first_module_are_computed_once() {
+    let cache = tempfile::tempdir().unwrap();
+    let cold = tuned(cache.path(), &["--jobs", "1"]);
+    assert_eq!(counts(&cold.said), (IMAGES, 0));
+    let warm = tuned(cache.path(), &["--jobs", "1"]);
+    assert_eq!(counts(&warm.said), (0, IMAGES));
+    let beside = tuned(cache.path(), &["--jobs", "2"]);
+    let off = tuned(cache.path(), &["--no-cache", "--jobs", "1"]);
+    // No room: each step computes them anew, to the same bits.
+    let small = tuned(cache.path(), &["--cache-memory", "1", "--jobs", "1"]);
+    assert!(small.said.contains("computed each time"), "{}", small.said);
+    for other in [warm, beside, off, small] {
+        assert!(other.ledger == cold.ledger, "another ledger");
+    }
+}
