@@ -87,7 +87,7 @@ pub struct BenchOptions {
     /// embedded, resnet18, resnet18:FILTERS, or a timm ViT's weights (.safetensors, .pth).
     #[arg(long)]
     pub backbone: Option<String>,
-    /// frozen (a linear head on the backbone) or full.
+    /// frozen (a linear head on the backbone), pet (and small modules in it) or full.
     #[arg(long)]
     pub tuning: Option<String>,
     /// Methods, separated by commas; see `method list`. `er/small` is a variant of `er` with settings of its
@@ -270,7 +270,7 @@ pub struct MethodOptions {
     /// cpu or paper.
     #[arg(long, default_value = "paper")]
     pub preset: String,
-    /// frozen or full; frozen unless said otherwise, or the only one that the method knows.
+    /// frozen, pet or full; frozen unless said otherwise, or the only one that the method knows.
     #[arg(long)]
     pub tuning: Option<String>,
     /// For a backbone with random weights.

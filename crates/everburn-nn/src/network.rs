@@ -62,14 +62,15 @@ impl std::str::FromStr for Tuning {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Training {
-    /// The update rule. Published: Adam for a linear head (Si-Blurry), SGD with momentum 0.9 for full
+    /// The update rule. Published: Adam for a linear head (Si-Blurry) and for modules (LAE), SGD with momentum 0.9 for full
     /// tuning (SLCA), SGD without from scratch (RaptorMai).
     pub rule: Rule,
-    /// Learning rate of the head. Published: 0.005 (Si-Blurry), 0.01 for full tuning (SLCA), 0.1 from
-    /// scratch (RaptorMai).
+    /// Learning rate of the head. Published: 0.005 (Si-Blurry), 0.01 for full tuning (SLCA), the modules' (LAE),
+    /// 0.1 from scratch (RaptorMai).
     pub head_rate: f64,
     /// Learning rate of the backbone, or of the modules in it, where they are tuned. Published: 0.01 (sequential
-    /// fine-tuning in SLCA), 0.0028125 (LAE's modules on CIFAR-100), 0.1 from scratch (RaptorMai).
+    /// fine-tuning in SLCA), 0.0028125 and 0.00046875 (LAE's modules on CIFAR-100 and on ImageNet-R), 0.1 from
+    /// scratch (RaptorMai).
     pub backbone_rate: f64,
     /// Weight decay of both. Published: 5e-4 for full tuning (SLCA), else none.
     pub weight_decay: f64,

@@ -18,7 +18,7 @@ use crate::{
 pub struct Recipe {
     /// What is trained. The suite decides; changing it here alone leaves rates that were chosen for another.
     pub tuning: Tuning,
-    /// The modules that are trained, where the tuning is `pet`.
+    /// The modules that are trained, where the tuning is `pet`. Published: an adapter, LoRA or a prefix (LAE).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pet: Option<PetConfig>,
     /// Update rule and rates.
@@ -27,15 +27,15 @@ pub struct Recipe {
     /// for full tuning: times 0.1 from epoch 18 of 20 on (SLCA).
     #[serde(default)]
     pub schedule: Schedule,
-    /// Augmentation of training images. Published: crops of 0.05 to 1 of the area and flips (PILOT), none
-    /// from scratch (RaptorMai).
+    /// Augmentation of training images. Published: crops of 0.05 to 1 of the area and flips (PILOT), of
+    /// 0.08 to 1 (LAE), none from scratch (RaptorMai).
     #[serde(default)]
     pub augment: Augment,
-    /// Passes over a task's samples, where the stream allows several. Published: 20 (PILOT, SLCA), 1
-    /// online from scratch (RaptorMai).
+    /// Passes over a task's samples, where the stream allows several. Published: 20 (PILOT, SLCA), 5
+    /// (LAE on CIFAR-100), 50 (LAE on ImageNet-R and DomainNet), 1 online from scratch (RaptorMai).
     pub epochs: usize,
-    /// Samples of a step, where it allows several. Published: 64 (Si-Blurry), 128 for full tuning (SLCA), 10 from scratch
-    /// (RaptorMai).
+    /// Samples of a step, where it allows several. Published: 64 (Si-Blurry), 128 for full tuning (SLCA), 24
+    /// (LAE), 10 from scratch (RaptorMai).
     pub batch: usize,
     /// Samples of a batch on a single-pass stream. Published: 64 (Si-Blurry), 10 from scratch (RaptorMai).
     pub online_batch: usize,
