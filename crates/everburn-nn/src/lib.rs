@@ -17,7 +17,9 @@
 pub mod augment;
 mod backbone;
 mod embedded;
+mod head;
 pub mod layers;
+mod live;
 mod method;
 mod network;
 pub mod pet;
@@ -27,20 +29,24 @@ mod replay;
 pub mod resample;
 pub mod resnet;
 mod settings;
+mod training;
 pub mod vit;
 pub mod weights;
 
 pub use augment::Augment;
 pub use backbone::{Backbone, Encoder, Frozen, Normalise, targets, to_tensor};
 pub use embedded::embedded_weights;
+pub use head::{Classifier, Head, HeadInit};
 pub use layers::{cross_entropy, is_trainable};
+pub use live::{Live, Stem, Tape};
 pub use method::{Method, from_value, to_value};
-pub use network::{Classifier, Head, HeadInit, Live, Network, Stem, Tape, Training, Tuning};
+pub use network::Network;
 pub use pet::{Pet, PetConfig};
 pub use preset::{Preset, Setting};
 pub use recipe::{Recipe, Trainee};
 pub use replay::Replay;
 pub use settings::{Choice, Config, Described, Settings};
+pub use training::{Training, Tuning};
 pub use weights::{LoadReport, WeightFile};
 
 #[doc = include_str!("../README.md")]

@@ -7,211 +7,30 @@ use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor};
 use everburn_backend::{
     Clipping, Group, Optimiser, Rule, collect_grads, from_state, is_asynchronous, load_params,
-    param_bytes, params, random, save_params, to_vec, track, untrack,
+    param_bytes, params, save_params, to_vec, track, untrack,
 };
 use everburn_cache::FeatureStore;
 use everburn_core::profile::{self, Part, span};
 use everburn_core::{
-    Checker, ClassId, Error, Footprint, Images, Key, Kind, Output, Result, SeenClasses, State, View,
+    ClassId, Error, Footprint, Images, Key, Kind, Output, Result, SeenClasses, State, View,
 };
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 
 use crate::augment::Augment;
-use crate::backbone::{Backbone, Encoder, Frozen, targets};
-use crate::layers::{BatchStatistics, Norm, cross_entropy, is_trainable};
+use crate::backbone::{Backbone, Encoder, Frozen};
+use crate::head::{Classifier, Head, HeadInit};
+use crate::layers::{Norm, is_trainable};
+use crate::live::{Live, Stem, Tape, columns};
 use crate::pet::{Pet, PetConfig};
-
-/// Which parameters training changes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Tuning {
-    /// The head alone.
-    Frozen,
-    /// The head and small modules in a frozen backbone.
-    Pet,
-    /// The head and the whole backbone.
-    Full,
-}
-
-impl Tuning {
-    /// All that there are.
-    pub const ALL: [Self; 3] = [Self::Frozen, Self::Pet, Self::Full];
-
-    /// The name in tables.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Frozen => "frozen",
-            Self::Pet => "pet",
-            Self::Full => "full",
-        }
-    }
-}
-
-impl std::str::FromStr for Tuning {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self> {
-        let mut all = Self::ALL.into_iter();
-        all.find(|tuning| tuning.name() == name)
-            .ok_or_else(|| Error::unknown("tuning", name, Self::ALL.map(Self::name)))
-    }
-}
-
-/// How a network is trained.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Training {
-    /// The update rule. Published: Adam for a linear head (Si-Blurry) and for modules (LAE), SGD with momentum 0.9 for full
-    /// tuning (SLCA), SGD without from scratch (RaptorMai).
-    pub rule: Rule,
-    /// Learning rate of the head. Published: 0.005 (Si-Blurry), 0.01 for full tuning (SLCA), the modules' (LAE),
-    /// 0.1 from scratch (RaptorMai).
-    pub head_rate: f64,
-    /// Learning rate of the backbone, or of the modules in it, where they are tuned. Published: 0.01 (sequential
-    /// fine-tuning in SLCA), 0.0028125 and 0.00046875 (LAE's modules on CIFAR-100 and on ImageNet-R), 0.1 from
-    /// scratch (RaptorMai).
-    pub backbone_rate: f64,
-    /// Weight decay of both. Published: 5e-4 for full tuning (SLCA), else none.
-    pub weight_decay: f64,
-    /// Clipping of the gradients' norm, if any. Published: none.
-    #[serde(default)]
-    pub clipping: Option<Clipping>,
-}
-
-impl Training {
-    /// The rate of a group.
-    fn rate_of(&self, group: &str) -> f64 {
-        match group {
-            "head" => self.head_rate,
-            _ => self.backbone_rate,
-        }
-    }
-
-    /// Checks the settings.
-    ///
-    /// # Errors
-    /// Names the one that is wrong.
-    pub fn validate(&self) -> Result<()> {
-        self.rule.validate()?;
-        let check = Checker::new("training");
-        for (field, value) in [
-            ("head_rate", self.head_rate),
-            ("backbone_rate", self.backbone_rate),
-            ("weight_decay", self.weight_decay),
-        ] {
-            check.within(
-                field,
-                value,
-                0.0..f64::INFINITY,
-                "a finite number of at least 0",
-            )?;
-        }
-        if let Some(clipping) = self.clipping {
-            let range = f64::MIN_POSITIVE..f64::INFINITY;
-            check.within("clipping.max_norm", clipping.max_norm, range, "above 0")?;
-        }
-        Ok(())
-    }
-}
-
-/// How a head's rows become logits.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
-pub enum Classifier {
-    /// w·f + b.
-    #[default]
-    Linear,
-    /// s · (w/(‖w‖ + ε))·(f/(‖f‖ + ε)) with ε = 1e-5, without bias: ER-ACE's and the online codes'
-    /// `distLinear`.
-    Cosine {
-        /// s; 10 in ER-ACE.
-        scale: f64,
-    },
-}
-
-/// ε of [`Classifier::Cosine`].
-const COSINE_EPS: f64 = 1e-5;
-
-impl Classifier {
-    /// Logits `[batch, classes]` of features `[batch, dim]` and rows `[classes, dim]`.
-    pub fn logits(
-        self,
-        features: Tensor<2>,
-        weight: Tensor<2>,
-        bias: Option<Tensor<1>>,
-    ) -> Tensor<2> {
-        match self {
-            Self::Linear => {
-                let logits = features.matmul(weight.transpose());
-                match bias {
-                    Some(bias) => logits + bias.unsqueeze(),
-                    None => logits,
-                }
-            }
-            Self::Cosine { scale } => {
-                let unit = |rows: Tensor<2>| {
-                    let norm = rows.clone().powi_scalar(2).sum_dim(1).sqrt();
-                    rows / (norm + COSINE_EPS)
-                };
-                unit(features).matmul(unit(weight).transpose()) * scale
-            }
-        }
-    }
-
-    /// Checks the settings.
-    ///
-    /// # Errors
-    /// If a scale is not above 0.
-    pub fn validate(self) -> Result<()> {
-        let Self::Cosine { scale } = self else {
-            return Ok(());
-        };
-        let range = f64::MIN_POSITIVE..f64::INFINITY;
-        Checker::new("classifier").within("scale", scale, range, "a finite number above 0")
-    }
-
-    fn has_bias(self) -> bool {
-        self == Self::Linear
-    }
-}
-
-/// A classifier with one row per class, `[classes, dim]` as in PyTorch: a new class appends a row and
-/// leaves the old ones where they are.
-#[derive(Module, Debug)]
-pub struct Head {
-    /// `[classes, dim]`.
-    pub weight: Param<Tensor<2>>,
-    /// `[classes]`, where the classifier has one.
-    pub bias: Option<Param<Tensor<1>>>,
-}
-
-impl Head {
-    /// Features `[batch, dim]` to logits `[batch, classes]`.
-    pub fn forward(&self, features: Tensor<2>, classifier: Classifier) -> Tensor<2> {
-        let bias = self.bias.as_ref().map(Param::val);
-        classifier.logits(features, self.weight.val(), bias)
-    }
-}
-
-/// How a head begins.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub enum HeadInit {
-    /// Uniform in ±1/√D, the bias too: PyTorch's linear layer.
-    #[default]
-    Torch,
-    /// Normal with this standard deviation, the bias 0.
-    Normal(f32),
-}
+use crate::training::{Training, Tuning};
 
 #[derive(Module, Debug)]
-struct Trained {
+pub(crate) struct Trained {
     /// `None` when the backbone is frozen.
-    backbone: Option<Encoder>,
+    pub(crate) backbone: Option<Encoder>,
     /// The modules that tune a frozen backbone, where there are any.
-    pet: Option<Pet>,
+    pub(crate) pet: Option<Pet>,
     /// `None` before the first class.
-    head: Option<Head>,
+    pub(crate) head: Option<Head>,
 }
 
 /// The groups of parameters that have a rate of their own: what trains beside the head has one.
@@ -275,32 +94,6 @@ pub(crate) fn timed<T>(part: Part, device: &Device, work: impl FnOnce() -> T) ->
         device.sync().unwrap_or_default();
     }
     value
-}
-
-fn columns(seen: &SeenClasses, labels: &[ClassId], device: &Device) -> Result<Tensor<1, Int>> {
-    let number = |class: &ClassId| {
-        let column = seen.index(*class);
-        column.ok_or_else(|| Error::input("a label", class, "a class that has been seen"))
-    };
-    let numbers = labels.iter().map(number).collect::<Result<Vec<_>>>()?;
-    Ok(targets(&numbers, device))
-}
-
-/// A network with a tape behind its trained parameters, for one step.
-pub struct Live<'a> {
-    frozen: &'a Frozen,
-    classifier: Classifier,
-    augment: &'a Augment,
-    device: &'a Device,
-    seen: &'a SeenClasses,
-    trained: Trained,
-    statistics: Vec<Vec<BatchStatistics>>,
-}
-
-/// A step's parameters and batch statistics, detached from the network that they came from.
-pub struct Tape {
-    trained: Trained,
-    statistics: Vec<Vec<BatchStatistics>>,
 }
 
 impl Network {
@@ -417,17 +210,7 @@ impl Network {
 
     fn grow(&mut self, row: usize) {
         let (dim, key) = (self.frozen.backbone().dim(), self.head_key.at(row as u64));
-        let device = &self.device;
-        let (weight, bias) = match self.head_init {
-            HeadInit::Torch => (
-                random::torch_default(key.child("weight"), [1, dim], dim, device),
-                random::torch_default(key.child("bias"), [1], dim, device),
-            ),
-            HeadInit::Normal(std) => (
-                random::normal(key.child("weight"), [1, dim], std, device),
-                Tensor::zeros([1], device),
-            ),
-        };
+        let (weight, bias) = self.head_init.row(dim, key, &self.device);
         let bias = self.classifier.has_bias().then_some(bias);
         let (weight, bias) = match self.trained.head.take() {
             None => (weight, bias),
@@ -567,7 +350,7 @@ impl Network {
     /// # Errors
     /// If the backbone is no Vision Transformer.
     pub fn features_with(&self, stem: &Stem, pet: &Pet) -> Result<Tensor<2>> {
-        finish(&self.frozen, stem.clone(), Some(pet), None)
+        stem.clone().finish(&self.frozen, pet, None)
     }
 
     /// Logits `[batch, classes]` of features `[batch, dim]`.
@@ -740,149 +523,4 @@ fn check_moments(moments: &State, trained: &Trained, rule: Rule) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Where the modules that tune a backbone begin.
-#[derive(Clone, Debug)]
-pub enum Stem {
-    /// Normalised images `[batch, 3, height, width]`: already the patches are changed.
-    Pixels(Tensor<4>),
-    /// Tokens `[batch, N, D]` before the block at which the backbone is cut.
-    Tokens(Tensor<3>),
-}
-
-/// Features `[batch, dim]`, with the modules' changes.
-fn finish(
-    frozen: &Frozen,
-    stem: Stem,
-    pet: Option<&Pet>,
-    dropout: Option<Key>,
-) -> Result<Tensor<2>> {
-    let vit = match (frozen.backbone().encoder(), stem, pet) {
-        // No module: any backbone will do.
-        (encoder, Stem::Pixels(pixels), None) => {
-            return Ok(encoder.forward(pixels, &mut Norm::Eval));
-        }
-        (_, stem, _) => (frozen.backbone().as_vit()?, stem),
-    };
-    Ok(match vit {
-        (vit, Stem::Tokens(tokens)) => vit.finish(tokens, frozen.cut_at(), pet, dropout),
-        (vit, Stem::Pixels(pixels)) => vit.finish(vit.embed_with(pixels, pet), 0, pet, dropout),
-    })
-}
-
-impl Live<'_> {
-    /// Logits `[batch, classes]`, in train mode. `key` draws the augmentation of [`View::Train`].
-    ///
-    /// # Errors
-    /// If the images do not fit, or no class has been seen.
-    pub fn logits(&mut self, images: &Images, view: View, key: Key) -> Result<Tensor<2>> {
-        let augmented = view == View::Train && !self.augment.is_none();
-        let (backbone, pet) = (self.frozen.backbone(), self.trained.pet.as_ref());
-        let dropout = Some(key.child("dropout"));
-        let features = match &self.trained.backbone {
-            None if !augmented && pet.is_none() => self.frozen.features(images)?,
-            // What comes before the modules is the same for every view but an augmented one.
-            None if !augmented && pet.is_some_and(|pet| pet.first_block().is_some()) => {
-                let tokens = self.frozen.tokens(images)?;
-                let finish = || finish(self.frozen, Stem::Tokens(tokens), pet, dropout);
-                timed(Part::Forward, self.device, finish)?
-            }
-            encoder => {
-                let load = || backbone.load(images, self.device);
-                let mut pixels = timed(Part::Read, self.device, load)?;
-                if augmented {
-                    let augment = || self.augment.apply(pixels, key.child("augment"));
-                    pixels = timed(Part::Augment, self.device, augment);
-                }
-                timed(Part::Forward, self.device, || match encoder {
-                    None => {
-                        let pixels = Stem::Pixels(backbone.normalise(pixels));
-                        finish(self.frozen, pixels, pet, dropout)
-                    }
-                    Some(encoder) => {
-                        let mut statistics = Vec::new();
-                        let pixels = backbone.normalise(pixels);
-                        let features = encoder.forward(pixels, &mut Norm::Train(&mut statistics));
-                        self.statistics.push(statistics);
-                        Ok(features)
-                    }
-                })?
-            }
-        };
-        match &self.trained.head {
-            Some(head) => Ok(head.forward(features, self.classifier)),
-            None => Err(Error::unsupported("logits", "no class has been seen yet")),
-        }
-    }
-
-    /// Mean cross-entropy of a batch over all classes seen, in train mode. `key` as for
-    /// [`logits`](Self::logits).
-    ///
-    /// # Errors
-    /// If images and labels do not fit, or a class has not been seen.
-    pub fn loss(
-        &mut self,
-        images: &Images,
-        labels: &[ClassId],
-        view: View,
-        key: Key,
-    ) -> Result<Tensor<1>> {
-        self.loss_over(images, labels, None, view, key)
-    }
-
-    /// Mean cross-entropy of a batch over some classes alone: what their rows of the head say of the others
-    /// gets no gradient. With the classes of the current task it is the local cross-entropy of LAE and others,
-    /// the "labels trick" of Zeno et al. (2018).
-    ///
-    /// # Errors
-    /// If images and labels do not fit, or a label is none of the classes.
-    pub fn local_loss(
-        &mut self,
-        images: &Images,
-        labels: &[ClassId],
-        classes: &[ClassId],
-        view: View,
-        key: Key,
-    ) -> Result<Tensor<1>> {
-        self.loss_over(images, labels, Some(classes), view, key)
-    }
-
-    fn loss_over(
-        &mut self,
-        images: &Images,
-        labels: &[ClassId],
-        classes: Option<&[ClassId]>,
-        view: View,
-        key: Key,
-    ) -> Result<Tensor<1>> {
-        if images.len() != labels.len() {
-            return Err(Error::input(
-                "labels of a batch",
-                labels.len(),
-                images.len(),
-            ));
-        }
-        let Some(classes) = classes else {
-            let targets = columns(self.seen, labels, self.device)?;
-            return Ok(cross_entropy(self.logits(images, view, key)?, targets));
-        };
-        let logits = self.logits(images, view, key)?;
-        let local = SeenClasses::from(classes.to_vec());
-        if let Some(stranger) = labels.iter().find(|class| local.index(**class).is_none()) {
-            let expected = "one of the classes over which the loss goes, such as the task's";
-            return Err(Error::input("a label", stranger, expected));
-        }
-        let targets = columns(&local, labels, self.device)?;
-        let rows = columns(self.seen, local.as_slice(), self.device)?;
-        Ok(cross_entropy(logits.select(1, rows), targets))
-    }
-
-    /// What [`Network::update`] needs, without the borrow of the network.
-    pub fn into_tape(self) -> Tape {
-        Tape {
-            trained: self.trained,
-            statistics: self.statistics,
-        }
-    }
 }

@@ -1,0 +1,180 @@
+//! A network during one step: with a tape, and augmented images.
+
+use burn::tensor::{Device, Int, Tensor};
+use everburn_core::profile::Part;
+use everburn_core::{ClassId, Error, Images, Key, Result, SeenClasses, View};
+
+use crate::augment::Augment;
+use crate::backbone::{Frozen, targets};
+use crate::head::Classifier;
+use crate::layers::{BatchStatistics, Norm, cross_entropy};
+use crate::network::{Trained, timed};
+use crate::pet::Pet;
+
+/// A network with a tape behind its trained parameters, for one step.
+pub struct Live<'a> {
+    pub(crate) frozen: &'a Frozen,
+    pub(crate) classifier: Classifier,
+    pub(crate) augment: &'a Augment,
+    pub(crate) device: &'a Device,
+    pub(crate) seen: &'a SeenClasses,
+    pub(crate) trained: Trained,
+    pub(crate) statistics: Vec<Vec<BatchStatistics>>,
+}
+
+/// A step's parameters and batch statistics, detached from the network that they came from.
+pub struct Tape {
+    pub(crate) trained: Trained,
+    pub(crate) statistics: Vec<Vec<BatchStatistics>>,
+}
+
+/// Where the modules that tune a backbone begin.
+#[derive(Clone, Debug)]
+pub enum Stem {
+    /// Normalised images `[batch, 3, height, width]`: already the patches are changed.
+    Pixels(Tensor<4>),
+    /// Tokens `[batch, N, D]` before the block at which the backbone is cut.
+    Tokens(Tensor<3>),
+}
+
+impl Stem {
+    /// Features `[batch, dim]`, with the modules' changes. `key` draws the dropout of training.
+    pub(crate) fn finish(self, frozen: &Frozen, pet: &Pet, key: Option<Key>) -> Result<Tensor<2>> {
+        let vit = frozen.backbone().as_vit()?;
+        Ok(match self {
+            Self::Tokens(tokens) => vit.finish(tokens, frozen.cut_at(), Some(pet), key),
+            Self::Pixels(pixels) => {
+                vit.finish(vit.embed_with(pixels, Some(pet)), 0, Some(pet), key)
+            }
+        })
+    }
+}
+
+/// The numbers of the labels' columns, `[batch]`.
+pub(crate) fn columns(
+    seen: &SeenClasses,
+    labels: &[ClassId],
+    device: &Device,
+) -> Result<Tensor<1, Int>> {
+    let number = |class: &ClassId| {
+        let column = seen.index(*class);
+        column.ok_or_else(|| Error::input("a label", class, "a class that has been seen"))
+    };
+    let numbers = labels.iter().map(number).collect::<Result<Vec<_>>>()?;
+    Ok(targets(&numbers, device))
+}
+
+impl Live<'_> {
+    /// Logits `[batch, classes]`, in train mode. `key` draws the augmentation of [`View::Train`].
+    ///
+    /// # Errors
+    /// If the images do not fit, or no class has been seen.
+    pub fn logits(&mut self, images: &Images, view: View, key: Key) -> Result<Tensor<2>> {
+        let augmented = view == View::Train && !self.augment.is_none();
+        let features = match (&self.trained.backbone, self.trained.pet.as_ref()) {
+            (Some(encoder), _) => {
+                let (pixels, mut statistics) = (self.pixels(images, augmented, key)?, Vec::new());
+                let features = timed(Part::Forward, self.device, || {
+                    encoder.forward(pixels, &mut Norm::Train(&mut statistics))
+                });
+                self.statistics.push(statistics);
+                features
+            }
+            (None, Some(pet)) => {
+                let stem = match augmented || pet.first_block().is_none() {
+                    true => Stem::Pixels(self.pixels(images, augmented, key)?),
+                    false => Stem::Tokens(self.frozen.tokens(images)?),
+                };
+                let dropout = Some(key.child("dropout"));
+                let finish = || stem.finish(self.frozen, pet, dropout);
+                timed(Part::Forward, self.device, finish)?
+            }
+            (None, None) if augmented => {
+                let pixels = self.pixels(images, augmented, key)?;
+                let encoder = self.frozen.backbone().encoder();
+                let forward = || encoder.forward(pixels, &mut Norm::Eval);
+                timed(Part::Forward, self.device, forward)
+            }
+            (None, None) => self.frozen.features(images)?,
+        };
+        match &self.trained.head {
+            Some(head) => Ok(head.forward(features, self.classifier)),
+            None => Err(Error::unsupported("logits", "no class has been seen yet")),
+        }
+    }
+
+    /// Images as the backbone takes them, `[batch, 3, height, width]`.
+    fn pixels(&self, images: &Images, augmented: bool, key: Key) -> Result<Tensor<4>> {
+        let backbone = self.frozen.backbone();
+        let load = || backbone.load(images, self.device);
+        let mut pixels = timed(Part::Read, self.device, load)?;
+        if augmented {
+            let augment = || self.augment.apply(pixels, key.child("augment"));
+            pixels = timed(Part::Augment, self.device, augment);
+        }
+        Ok(backbone.normalise(pixels))
+    }
+
+    /// Mean cross-entropy of a batch over all classes seen, in train mode. `key` as for
+    /// [`logits`](Self::logits).
+    ///
+    /// # Errors
+    /// If images and labels do not fit, or a class has not been seen.
+    pub fn loss(
+        &mut self,
+        images: &Images,
+        labels: &[ClassId],
+        view: View,
+        key: Key,
+    ) -> Result<Tensor<1>> {
+        Self::check(images, labels)?;
+        let targets = columns(self.seen, labels, self.device)?;
+        Ok(cross_entropy(self.logits(images, view, key)?, targets))
+    }
+
+    /// Mean cross-entropy of a batch over some classes alone: what their rows of the head say of the others
+    /// gets no gradient. With the classes of the current task it is the local cross-entropy of LAE and others,
+    /// the "labels trick" of Zeno et al. (2018).
+    ///
+    /// # Errors
+    /// If images and labels do not fit, or a label is none of the classes.
+    pub fn local_loss(
+        &mut self,
+        images: &Images,
+        labels: &[ClassId],
+        classes: &[ClassId],
+        view: View,
+        key: Key,
+    ) -> Result<Tensor<1>> {
+        Self::check(images, labels)?;
+        let logits = self.logits(images, view, key)?;
+        let local = SeenClasses::from(classes.to_vec());
+        if let Some(stranger) = labels.iter().find(|class| local.index(**class).is_none()) {
+            let expected = "one of the classes over which the loss goes, such as the task's";
+            return Err(Error::input("a label", stranger, expected));
+        }
+        let targets = columns(&local, labels, self.device)?;
+        let rows = columns(self.seen, local.as_slice(), self.device)?;
+        Ok(cross_entropy(logits.select(1, rows), targets))
+    }
+
+    /// Checks that each image has a label.
+    fn check(images: &Images, labels: &[ClassId]) -> Result<()> {
+        match images.len() == labels.len() {
+            true => Ok(()),
+            false => Err(Error::input(
+                "labels of a batch",
+                labels.len(),
+                images.len(),
+            )),
+        }
+    }
+
+    /// What [`Network::update`] needs, without the borrow of the network.
+    pub fn into_tape(self) -> Tape {
+        Tape {
+            trained: self.trained,
+            statistics: self.statistics,
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! What is trained, and how.
+
+use everburn_backend::{Clipping, Rule};
+use everburn_core::{Checker, Error, Result};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Which parameters training changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Tuning {
+    /// The head alone.
+    Frozen,
+    /// The head and small modules in a frozen backbone.
+    Pet,
+    /// The head and the whole backbone.
+    Full,
+}
+
+impl Tuning {
+    /// All that there are.
+    pub const ALL: [Self; 3] = [Self::Frozen, Self::Pet, Self::Full];
+
+    /// The name in tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Frozen => "frozen",
+            Self::Pet => "pet",
+            Self::Full => "full",
+        }
+    }
+}
+
+impl std::str::FromStr for Tuning {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        let mut all = Self::ALL.into_iter();
+        all.find(|tuning| tuning.name() == name)
+            .ok_or_else(|| Error::unknown("tuning", name, Self::ALL.map(Self::name)))
+    }
+}
+
+/// How a network is trained.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Training {
+    /// The update rule. Published: Adam for a linear head (Si-Blurry) and for modules (LAE), SGD with momentum 0.9 for full
+    /// tuning (SLCA), SGD without from scratch (RaptorMai).
+    pub rule: Rule,
+    /// Learning rate of the head. Published: 0.005 (Si-Blurry), 0.01 for full tuning (SLCA), the modules' (LAE),
+    /// 0.1 from scratch (RaptorMai).
+    pub head_rate: f64,
+    /// Learning rate of the backbone, or of the modules in it, where they are tuned. Published: 0.01 (sequential
+    /// fine-tuning in SLCA), 0.0028125 and 0.00046875 (LAE's modules on CIFAR-100 and on ImageNet-R), 0.1 from
+    /// scratch (RaptorMai).
+    pub backbone_rate: f64,
+    /// Weight decay of both. Published: 5e-4 for full tuning (SLCA), else none.
+    pub weight_decay: f64,
+    /// Clipping of the gradients' norm, if any. Published: none.
+    #[serde(default)]
+    pub clipping: Option<Clipping>,
+}
+
+impl Training {
+    /// The rate of a group.
+    pub(crate) fn rate_of(&self, group: &str) -> f64 {
+        match group {
+            "head" => self.head_rate,
+            _ => self.backbone_rate,
+        }
+    }
+
+    /// Checks the settings.
+    ///
+    /// # Errors
+    /// Names the one that is wrong.
+    pub fn validate(&self) -> Result<()> {
+        self.rule.validate()?;
+        let check = Checker::new("training");
+        for (field, value) in [
+            ("head_rate", self.head_rate),
+            ("backbone_rate", self.backbone_rate),
+            ("weight_decay", self.weight_decay),
+        ] {
+            check.within(
+                field,
+                value,
+                0.0..f64::INFINITY,
+                "a finite number of at least 0",
+            )?;
+        }
+        if let Some(clipping) = self.clipping {
+            let range = f64::MIN_POSITIVE..f64::INFINITY;
+            check.within("clipping.max_norm", clipping.max_norm, range, "above 0")?;
+        }
+        Ok(())
+    }
+}
