@@ -28,7 +28,7 @@ pub struct Cache {
     memory: u64,
 }
 
-/// Tokens are many times as large as features: where nobody has set a limit, this is one.
+/// Tokens are many times as large as features: without a cache, which has a limit of its own, this is one.
 const MOST_TOKENS: u64 = 2 << 30;
 
 impl CacheFolder {
@@ -105,7 +105,10 @@ impl Cache {
 
     /// Bytes of tokens that a process keeps at most.
     fn most_of_tokens(&self) -> u64 {
-        self.most_in_memory().min(MOST_TOKENS)
+        match self.root {
+            None => MOST_TOKENS,
+            Some(_) => self.memory,
+        }
     }
 }
 

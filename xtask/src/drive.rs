@@ -1,6 +1,5 @@
 //! One run, from its beginning or its checkpoint to its result, in this process.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -105,8 +104,9 @@ pub struct Driver<'a> {
     device: String,
     /// The backbone that all runs begin with, once all images have features.
     warmed: Option<Frozen>,
-    /// The same, cut before a block, once all images have tokens there.
-    tokens: BTreeMap<usize, Frozen>,
+    /// The same, cut before a block, once all images have tokens there: of the last block that was asked for, since
+    /// methods come one after the other.
+    tokens: Option<(usize, Frozen)>,
 }
 
 impl<'a> Driver<'a> {
@@ -118,19 +118,22 @@ impl<'a> Driver<'a> {
             terms,
             watch,
             warmed: None,
-            tokens: BTreeMap::new(),
+            tokens: None,
         })
     }
 
     /// The backbone of a run on tokens before a block.
     fn cut(&mut self, frozen: &Frozen, block: usize) -> anyhow::Result<Frozen> {
-        if let Some(known) = self.tokens.get(&block) {
+        if let Some((at, known)) = &self.tokens
+            && *at == block
+        {
             return Ok(known.clone());
         }
+        self.tokens = None;
         let cut = tokens(self.shared, frozen.clone().cut(block)?, self.watch)?;
         // Random weights are others for each seed.
         if self.shared.pretrained.is_some() {
-            self.tokens.insert(block, cut.clone());
+            self.tokens = Some((block, cut.clone()));
         }
         Ok(cut)
     }

@@ -190,18 +190,20 @@ pub fn untrack<M: Module>(module: M) -> M {
 pub fn ema<M: Module>(average: M, current: &M, decay: f64) -> Result<M> {
     struct Reader {
         path: Path,
-        found: Grads,
+        found: BTreeMap<String, (Vec<usize>, Tensor<1>)>,
     }
     impl ModuleVisitor for Reader {
         follow_path!();
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            let value = param.val().without_autodiff().reshape([-1]);
-            self.found.insert(self.path.join(), value);
+            let value = param.val().without_autodiff();
+            let shape = value.dims().to_vec();
+            self.found
+                .insert(self.path.join(), (shape, value.reshape([-1])));
         }
     }
     struct Mapper {
         path: Path,
-        current: Grads,
+        current: BTreeMap<String, (Vec<usize>, Tensor<1>)>,
         decay: f64,
         error: Option<Error>,
     }
@@ -209,19 +211,18 @@ pub fn ema<M: Module>(average: M, current: &M, decay: f64) -> Result<M> {
         follow_path!();
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
             let path = self.path.join();
-            let (current, decay) = (self.current.remove(&path), self.decay);
+            let current = self.current.remove(&path);
             param.map(|average| {
                 let average = average.without_autodiff();
                 let shape = average.dims();
                 match current {
-                    Some(current) if current.dims()[0] == shape.iter().product::<usize>() => {
-                        average * decay + current.reshape(shape) * (1.0 - decay)
+                    Some((found, current)) if found == shape => {
+                        average * self.decay + current.reshape(shape) * (1.0 - self.decay)
                     }
                     other => {
-                        let found =
-                            other.map_or("nothing".to_owned(), |c| format!("{:?}", c.dims()));
-                        let expected = format!("values of {shape:?}");
-                        self.error = Some(Error::state(path, found, expected));
+                        let found = other.map_or("nothing".to_owned(), |(s, _)| format!("{s:?}"));
+                        let error = Error::state(path, found, format!("{shape:?}"));
+                        self.error.get_or_insert(error);
                         average
                     }
                 }
@@ -230,7 +231,7 @@ pub fn ema<M: Module>(average: M, current: &M, decay: f64) -> Result<M> {
     }
     let mut reader = Reader {
         path: Path::default(),
-        found: Grads::new(),
+        found: BTreeMap::new(),
     };
     current.visit(&mut reader);
     let mut mapper = Mapper {

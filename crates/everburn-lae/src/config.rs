@@ -1,6 +1,5 @@
-use everburn_backend::Rule;
 use everburn_core::{Checker, Error, Result};
-use everburn_nn::{Augment, Config, PetConfig, Preset, Recipe, Setting, Training, Tuning};
+use everburn_nn::{Config, Preset, Recipe, Setting, Tuning};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -80,36 +79,27 @@ impl LaeConfig {
     }
 
     fn published(rate_for_256: f64, epochs: usize, freeze_epochs: usize) -> Self {
-        let batch = 24;
-        let rate = rate_for_256 * batch as f64 / 256.0;
+        let mut recipe = Recipe::preset(&Setting {
+            preset: Preset::Paper,
+            tuning: Tuning::Pet,
+            from_scratch: false,
+        });
+        let rate = rate_for_256 * recipe.batch as f64 / 256.0;
+        recipe.training.head_rate = rate;
+        recipe.training.backbone_rate = rate;
+        recipe.epochs = epochs;
         Self {
             alpha: PUBLISHED_ALPHA,
             alpha_per: AlphaPer::Step,
             freeze_epochs,
             experts: Experts::Both,
-            recipe: Recipe {
-                tuning: Tuning::Pet,
-                pet: Some(PetConfig::default()),
-                training: Training {
-                    rule: Rule::adam(),
-                    head_rate: rate,
-                    backbone_rate: rate,
-                    weight_decay: 0.0,
-                    clipping: None,
-                },
-                augment: Augment::imagenet(),
-                epochs,
-                batch,
-                online_batch: batch,
-                online_updates: 1,
-                ..Recipe::online_from_scratch()
-            },
+            recipe,
         }
     }
 
     /// What a preset says. `cpu` is for short tasks: at the published α of a step the offline module would
     /// hardly move in them, so it keeps the published decay of a whole task on CIFAR-100, 0.9999^1040 = 0.901.
-    /// Its other changes were chosen on held-out training data (`docs/presets.md`).
+    /// Besides, it does not augment, which saves time (`docs/presets.md`).
     pub fn preset(setting: &Setting) -> Self {
         let published = Self::cifar100();
         match setting.preset {
@@ -142,6 +132,17 @@ impl Config for LaeConfig {
         if self.recipe.tuning != Tuning::Pet {
             let found = self.recipe.tuning.name();
             return Err(Error::config("lae.recipe.tuning", found, "`pet`"));
+        }
+        let epochs = self.recipe.epochs;
+        if self.freeze_epochs > 0 && self.freeze_epochs >= epochs {
+            let expected = format!(
+                "fewer than the {epochs} epochs: the module would learn the first task alone"
+            );
+            return Err(Error::config(
+                "lae.freeze_epochs",
+                self.freeze_epochs,
+                expected,
+            ));
         }
         self.recipe.validate()
     }

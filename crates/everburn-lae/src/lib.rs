@@ -57,7 +57,7 @@ pub struct Lae {
     offline: Option<Pet>,
     /// The classes of the current task.
     task: Vec<ClassId>,
-    /// Whether a task has begun.
+    /// Whether a task with samples has begun.
     begun: bool,
 }
 
@@ -94,7 +94,7 @@ impl Lae {
         if self.begun && self.offline.is_none() {
             self.offline = self.network().pet().cloned();
         }
-        self.begun = true;
+        self.begun |= task.samples > 0;
         self.task = task.classes.clone();
     }
 
@@ -103,7 +103,7 @@ impl Lae {
     fn is_frozen(&self, step: &Step) -> bool {
         let (freeze, epochs) = (self.config.freeze_epochs, self.config.recipe.epochs);
         let frozen = match self.online.is_single_pass() {
-            true => step.index * epochs < freeze * step.steps,
+            true => (step.index as f64) * (epochs as f64) < (freeze as f64) * (step.steps as f64),
             false => step.epoch < freeze,
         };
         self.offline.is_some() && frozen

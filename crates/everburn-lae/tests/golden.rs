@@ -12,7 +12,7 @@ use everburn_lae::{Lae, LaeConfig, ensemble};
 use everburn_nn::pet::Pet;
 use everburn_nn::vit::{VisionTransformer, VitConfig};
 use everburn_nn::{PetConfig, WeightFile, cross_entropy, targets};
-use everburn_testkit::pet::GoldenPet;
+use everburn_testkit::pet::{GoldenPet, frozen_vit, grads_of, values_of};
 use everburn_testkit::{Golden, golden, slack, test_devices};
 use serde_json::{Value, json};
 
@@ -270,7 +270,7 @@ fn the_adapter_stands_beside_before_or_after_the_attention() {
                     prefix: String::new(),
                     adapted: vec![0],
                 };
-                for (name, values) in of.by_name(&pet, &grads) {
+                for (name, values) in of.by_name(&pet, &grads_of(&grads)) {
                     let (_, name) = name.split_once('.').unwrap();
                     golden.check(&input(&format!("out.grad.{name}")), &values, slack.gradient);
                 }
@@ -357,23 +357,10 @@ fn config(golden: &Golden, kind: &str) -> LaeConfig {
 
 /// Compares a module with step `step` of the case's `out.<kind>.<which>`.
 fn check_pet(golden_pet: &GoldenPet, pet: &Pet, which: &str, step: usize, fraction: f64) {
-    let arrays = save_params(pet).unwrap().arrays;
-    let device = pet_device(pet);
-    let found = arrays.into_iter().map(|(path, array)| {
-        let everburn_core::Values::F32(values) = array.values else {
-            panic!()
-        };
-        (path, Tensor::<1>::from_data(values.as_slice(), &device))
-    });
-    for (name, values) in golden_pet.by_name(pet, &found.collect()) {
-        golden_pet
-            .golden
-            .check_row(&format!("{which}.{name}"), step, &values, fraction);
+    for (name, values) in golden_pet.by_name(pet, &values_of(pet)) {
+        let name = format!("{which}.{name}");
+        golden_pet.golden.check_row(&name, step, &values, fraction);
     }
-}
-
-fn pet_device(pet: &Pet) -> Device {
-    burn::module::Module::devices(pet)[0].clone()
 }
 
 #[test]
@@ -401,7 +388,7 @@ fn three_tasks_are_learnt_as_by_the_official_code() {
             let out = |what: &str| format!("out.{kind}.{what}");
             let config = config(&golden, kind);
             let pet = config.recipe.pet.clone().unwrap();
-            let frozen = everburn_testkit::pet::frozen_vit(&vit, &device);
+            let frozen = frozen_vit(&vit, &device);
             let mut learner = Lae::new(config.clone(), frozen, Key::from_seed(0)).unwrap();
             let start = golden_pet.load(&pet, &vit, &device);
             edit(&mut learner, |state| {

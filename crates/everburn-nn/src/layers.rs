@@ -202,12 +202,15 @@ impl BatchNorm2d {
     }
 }
 
-/// Dropout of `[..]`: each value is 0 with probability `p`, and divided by 1 − p otherwise. The mask is drawn
+/// Dropout of `[..]`: each value is 0 with probability `p` (0 to 1), and divided by 1 − p otherwise. The mask is drawn
 /// from `key`; without one, as in evaluation, the values stay.
 pub fn dropout<const D: usize>(x: Tensor<D>, p: f64, key: Option<Key>) -> Tensor<D> {
     let Some(key) = key.filter(|_| p > 0.0) else {
         return x;
     };
+    if p >= 1.0 {
+        return x.zeros_like();
+    }
     let drawn: Tensor<D> = random::uniform(key, x.dims(), 0.0, 1.0, &x.device());
     let kept = drawn.greater_equal_elem(p).float();
     x * (kept / (1.0 - p))

@@ -41,8 +41,16 @@ impl Stem {
     /// Features `[batch, dim]`, with the modules' changes. `key` draws the dropout of training.
     pub(crate) fn finish(self, frozen: &Frozen, pet: &Pet, key: Option<Key>) -> Result<Tensor<2>> {
         let vit = frozen.backbone().as_vit()?;
+        pet.check(vit)?;
+        let cut = frozen.cut_at();
+        let begins = pet.first_block();
+        if matches!(self, Self::Tokens(_)) && begins.is_none_or(|block| block < cut) {
+            let found = begins.map_or("the patches".to_owned(), |block| format!("block {block}"));
+            let expected = format!("block {cut} or later, where the stem ends");
+            return Err(Error::input("modules that begin at", found, expected));
+        }
         Ok(match self {
-            Self::Tokens(tokens) => vit.finish(tokens, frozen.cut_at(), Some(pet), key),
+            Self::Tokens(tokens) => vit.finish(tokens, cut, Some(pet), key),
             Self::Pixels(pixels) => {
                 vit.finish(vit.embed_with(pixels, Some(pet)), 0, Some(pet), key)
             }
@@ -65,7 +73,8 @@ pub(crate) fn columns(
 }
 
 impl Live<'_> {
-    /// Logits `[batch, classes]`, in train mode. `key` draws the augmentation of [`View::Train`].
+    /// Logits `[batch, classes]`, in train mode. `key` draws the augmentation of [`View::Train`] and, whatever the
+    /// view, the dropout of modules that have one.
     ///
     /// # Errors
     /// If the images do not fit, or no class has been seen.
@@ -132,8 +141,8 @@ impl Live<'_> {
         Ok(cross_entropy(self.logits(images, view, key)?, targets))
     }
 
-    /// Mean cross-entropy of a batch over some classes alone: what their rows of the head say of the others
-    /// gets no gradient. With the classes of the current task it is the local cross-entropy of LAE and others,
+    /// Mean cross-entropy of a batch over some classes alone: the rows of all other classes get no
+    /// gradient. With the classes of the current task it is the local cross-entropy of LAE and others,
     /// the "labels trick" of Zeno et al. (2018).
     ///
     /// # Errors
@@ -170,7 +179,7 @@ impl Live<'_> {
         }
     }
 
-    /// What [`Network::update`] needs, without the borrow of the network.
+    /// What [`Network::update`](crate::Network::update) needs, without the borrow of the network.
     pub fn into_tape(self) -> Tape {
         Tape {
             trained: self.trained,

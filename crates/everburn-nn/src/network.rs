@@ -48,6 +48,7 @@ pub struct Network {
     frozen: Frozen,
     trained: Trained,
     tuning: Tuning,
+    pet: Option<PetConfig>,
     classifier: Classifier,
     augment: Augment,
     rule: Rule,
@@ -123,6 +124,7 @@ impl Network {
                 head: None,
             },
             tuning,
+            pet: None,
             classifier: Classifier::default(),
             augment,
             rule: training.rule,
@@ -152,6 +154,10 @@ impl Network {
 
     /// With modules that tune the frozen backbone, drawn from `key`.
     ///
+    /// Where they begin behind block 0, tokens before that block are read from the backbone's store. A program that
+    /// sees its images more than once cuts the backbone there itself ([`Frozen::cut`], [`PetConfig::first_block`])
+    /// and fills the store ([`Frozen::warm`]); otherwise they are computed each time.
+    ///
     /// # Errors
     /// If the tuning is another, a setting is wrong, or the backbone is no Vision Transformer.
     pub fn with_pet(mut self, config: &PetConfig, key: Key) -> Result<Self> {
@@ -162,6 +168,7 @@ impl Network {
         let pet = Pet::new(config, self.frozen.backbone().as_vit()?, key, &self.device)?;
         self.frozen = self.frozen.cut(pet.first_block().unwrap_or(0))?;
         self.trained.pet = Some(pet);
+        self.pet = Some(config.clone());
         Ok(self)
     }
 
@@ -348,7 +355,8 @@ impl Network {
     /// Features `[batch, dim]` with these modules in place of the network's own.
     ///
     /// # Errors
-    /// If the backbone is no Vision Transformer.
+    /// If the backbone is no Vision Transformer, or the modules are for another one or begin before the stem
+    /// ends.
     pub fn features_with(&self, stem: &Stem, pet: &Pet) -> Result<Tensor<2>> {
         stem.clone().finish(&self.frozen, pet, None)
     }
@@ -428,6 +436,7 @@ impl Network {
         state.nest("optimiser", self.optimiser.save()?);
         state.put_value("seen", &self.seen)?;
         state.put_value("tuning", self.tuning)?;
+        state.put_value("pet", &self.pet)?;
         state.put_value("backbone", self.frozen.backbone().identity())?;
         // Rows for classes yet to come are drawn from it.
         state.put_value("head_key", self.head_key)?;
@@ -444,6 +453,11 @@ impl Network {
         let tuning: Tuning = state.value("tuning")?;
         if tuning != self.tuning {
             return Err(Error::state("tuning", tuning.name(), self.tuning.name()));
+        }
+        let pet: Option<PetConfig> = state.value("pet")?;
+        if pet != self.pet {
+            let text = |pet: &Option<PetConfig>| format!("{pet:?}");
+            return Err(Error::state("pet", text(&pet), text(&self.pet)));
         }
         let seen: SeenClasses = state.value("seen")?;
         let arrays = state.below("trained");

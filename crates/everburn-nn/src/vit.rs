@@ -210,8 +210,8 @@ impl Block {
     /// there is none.
     pub fn forward_with(&self, x: Tensor<3>, pet: &BlockPet, key: Option<Key>) -> Tensor<3> {
         let [_, tokens, _] = x.dims();
-        let u = self.attend(append(pet.prompts.as_ref(), x), pet);
-        let x = self.perceive(u, pet, key);
+        let u = self.attention_half(append(pet.prompts.as_ref(), x), pet);
+        let x = self.mlp_half(u, pet, key);
         match pet.prompts {
             Some(_) => x.narrow(1, 0, tokens),
             None => x,
@@ -221,12 +221,12 @@ impl Block {
     /// [`forward_with`](Self::forward_with) for the first token alone, `[batch, 1, dim]`: the MLP works token by
     /// token, so in the last block it need not see the others.
     fn forward_first(&self, x: Tensor<3>, pet: &BlockPet, key: Option<Key>) -> Tensor<3> {
-        let u = self.attend(append(pet.prompts.as_ref(), x), pet);
-        self.perceive(u.narrow(1, 0, 1), pet, key)
+        let u = self.attention_half(append(pet.prompts.as_ref(), x), pet);
+        self.mlp_half(u.narrow(1, 0, 1), pet, key)
     }
 
     /// u = x + Attn(LN₁ x).
-    fn attend(&self, x: Tensor<3>, pet: &BlockPet) -> Tensor<3> {
+    fn attention_half(&self, x: Tensor<3>, pet: &BlockPet) -> Tensor<3> {
         let ssf = pet.ssf.as_ref();
         let h = scale_shift(ssf.map(|ssf| &ssf.norm1), self.norm1.forward(x.clone()));
         let attention = |h| self.attn.forward(h, pet);
@@ -238,7 +238,7 @@ impl Block {
     }
 
     /// u + MLP(LN₂ u).
-    fn perceive(&self, u: Tensor<3>, pet: &BlockPet, key: Option<Key>) -> Tensor<3> {
+    fn mlp_half(&self, u: Tensor<3>, pet: &BlockPet, key: Option<Key>) -> Tensor<3> {
         let ssf = pet.ssf.as_ref();
         let z = scale_shift(ssf.map(|ssf| &ssf.norm2), self.norm2.forward(u.clone()));
         let m = self.mlp.forward(z, pet);
@@ -353,7 +353,7 @@ impl VisionTransformer {
                 false => block.forward_with(x, acts, key),
             };
         }
-        let cls = self.norm.forward(x);
+        let cls = self.norm.forward(x.narrow(1, 0, 1));
         scale_shift(pet.and_then(|pet| pet.norm.as_ref()), cls).squeeze_dim(1)
     }
 }

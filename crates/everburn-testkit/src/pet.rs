@@ -1,8 +1,10 @@
 //! Golden numbers of PET modules under the reference implementations' names.
 
+use std::collections::BTreeMap;
+
 use burn::tensor::Device;
-use everburn_backend::{Grads, load_params, params, to_vec};
-use everburn_core::{Array, Key, State};
+use everburn_backend::{Grads, load_params, params, save_params, to_vec};
+use everburn_core::{Array, Key, State, Values};
 use everburn_nn::pet::Pet;
 use everburn_nn::vit::VisionTransformer;
 use everburn_nn::{Backbone, Frozen, Normalise, PetConfig};
@@ -135,21 +137,20 @@ impl GoldenPet<'_> {
         load_params(pet, &state).unwrap()
     }
 
-    /// Compares values by path (gradients, or parameters) with those below `prefix` (`grad.lora`), each of
-    /// which `at` cuts out of the expected tensor's name and the values found, and passes on.
-    pub fn check(&self, pet: &Pet, found: &Grads, prefix: &str, fraction: f64) {
+    /// Compares values by path (of gradients, or of parameters) with those below `prefix` (`grad.lora`).
+    pub fn check(&self, pet: &Pet, found: &ByPath, prefix: &str, fraction: f64) {
         for (name, values) in self.by_name(pet, found) {
-            self.golden
-                .check(&format!("{prefix}.{name}"), &values, fraction);
+            let name = format!("{prefix}.{name}");
+            self.golden.check(&name, &values, fraction);
         }
     }
 
     /// Values by path as the reference names and lays them out.
-    pub fn by_name(&self, pet: &Pet, found: &Grads) -> Vec<(String, Vec<f32>)> {
+    pub fn by_name(&self, pet: &Pet, found: &ByPath) -> Vec<(String, Vec<f32>)> {
         let mut all: Vec<(String, Vec<f32>)> = Vec::new();
         for param in params(pet) {
             let place = place(&param.path, &self.adapted);
-            let mut values = to_vec(&found[&param.path]).unwrap();
+            let mut values = found[&param.path].clone();
             if place.turned {
                 values = turn(&values, [param.shape[0], param.shape[1]]);
             }
@@ -163,4 +164,23 @@ impl GoldenPet<'_> {
         }
         all
     }
+}
+
+/// Values by a parameter's path.
+pub type ByPath = BTreeMap<String, Vec<f32>>;
+
+/// The parameters of modules.
+pub fn values_of(pet: &Pet) -> ByPath {
+    let arrays = save_params(pet).unwrap().arrays.into_iter();
+    let values = |(path, array): (String, Array)| match array.values {
+        Values::F32(values) => (path, values),
+        other => panic!("{path}: {other:?}"),
+    };
+    arrays.map(values).collect()
+}
+
+/// Gradients of modules.
+pub fn grads_of(grads: &Grads) -> ByPath {
+    let values = |(path, grad): (&String, _)| (path.clone(), to_vec(grad).unwrap());
+    grads.iter().map(values).collect()
 }

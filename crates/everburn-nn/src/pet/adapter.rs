@@ -38,7 +38,7 @@ impl Bottleneck {
     }
 
     /// s·(W₂·z + b₂).
-    fn rise(&self, z: Tensor<3>) -> Tensor<3> {
+    fn up_scaled(&self, z: Tensor<3>) -> Tensor<3> {
         let weight = self.scaler.of(self.up.weight.val());
         let bias = self.scaler.of(self.up.bias.val());
         kernels::linear(z, weight, bias)
@@ -91,7 +91,7 @@ impl AdaptFormer {
         let z = kernels::relu(self.bottleneck.down.forward(z));
         norm(
             AdapterNorm::Out,
-            self.bottleneck.rise(dropout(z, self.dropout, key)),
+            self.bottleneck.up_scaled(dropout(z, self.dropout, key)),
         )
     }
 
@@ -134,7 +134,7 @@ impl Adapter {
     /// A(h) = s·(W₂·GELU(W₁·h + b₁) + b₂), `[batch, tokens, dim]` to the same.
     fn change(&self, h: Tensor<3>) -> Tensor<3> {
         self.bottleneck
-            .rise(kernels::gelu(self.bottleneck.down.forward(h)))
+            .up_scaled(kernels::gelu(self.bottleneck.down.forward(h)))
     }
 
     /// What the attention and the adapter make of h = LN₁ x.

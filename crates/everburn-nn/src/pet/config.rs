@@ -19,7 +19,7 @@ pub enum PetConfig {
     Adapter(AdapterConfig),
     /// Low-rank changes of weights (Hu et al., ICLR 2022); by default LAE's, of keys and values.
     Lora(LoraConfig),
-    /// Keys and values put before those of the tokens (Li & Liang, ACL 2021), as LAE calibrates them.
+    /// Keys and values beside those of the tokens (Li & Liang, ACL 2021), as LAE calibrates them.
     Prefix(PrefixConfig),
     /// Scale and shift of every operation's output (Lian et al., NeurIPS 2022).
     Ssf(SsfConfig),
@@ -41,7 +41,10 @@ pub enum Blocks {
 }
 
 #[derive(Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "expected \"all\", a number of blocks or a list of their numbers"
+)]
 enum BlocksText {
     /// "all": all of them.
     Word(String),
@@ -82,24 +85,36 @@ impl Blocks {
     /// # Errors
     /// If there are none, or the backbone has fewer.
     pub fn numbers(&self, depth: usize) -> Result<Vec<usize>> {
-        let numbers = match self {
-            Self::All => (0..depth).collect(),
-            Self::First(count) => (0..*count).collect(),
+        self.validate()?;
+        let last = match self {
+            Self::All => depth.saturating_sub(1),
+            Self::First(count) => count - 1,
+            Self::Only(list) => list.iter().max().copied().unwrap_or_default(),
+        };
+        if last >= depth {
+            let expected = format!("blocks of the backbone, which has {depth}");
+            let found = format!("block {last}, counted from 0");
+            return Err(Error::config("pet.blocks", found, expected));
+        }
+        Ok(match self {
+            Self::All | Self::First(_) => (0..=last).collect(),
             Self::Only(list) => {
                 let mut list = list.clone();
                 list.sort_unstable();
                 list.dedup();
                 list
             }
-        };
-        match numbers.last() {
-            Some(last) if *last < depth => Ok(numbers),
-            Some(last) => Err(Error::config(
-                "pet.blocks",
-                format!("block {last}, counted from 0"),
-                format!("blocks of the backbone, which has {depth}"),
-            )),
-            None => Err(Error::config("pet.blocks", "none", "at least one")),
+        })
+    }
+
+    /// Checks that there are any.
+    fn validate(&self) -> Result<()> {
+        match self {
+            Self::First(0) => Err(Error::config("pet.blocks", 0, "at least one")),
+            Self::Only(list) if list.is_empty() => {
+                Err(Error::config("pet.blocks", "none", "at least one"))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -123,7 +138,7 @@ pub enum Scale {
 }
 
 #[derive(Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected \"learnable\" or a number")]
 enum ScaleText {
     /// "learnable": trained; begins at 1.
     Word(String),
@@ -157,10 +172,10 @@ impl From<Scale> for ScaleText {
 impl Scale {
     fn validate(self) -> Result<()> {
         match self {
-            Self::Constant(value) if !value.is_finite() => Err(Error::config(
+            Self::Constant(value) if !value.is_finite() || value == 0.0 => Err(Error::config(
                 "pet.scale",
                 value,
-                "\"learnable\" or a finite number",
+                "\"learnable\" or a finite number other than 0",
             )),
             _ => Ok(()),
         }
@@ -169,7 +184,10 @@ impl Scale {
 
 /// The width of a bottleneck: a whole number, or a fraction of the backbone's width.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "expected a whole number, or a fraction such as 0.25"
+)]
 pub enum Width {
     /// So many units.
     Units(usize),
@@ -183,19 +201,43 @@ impl Width {
     /// # Errors
     /// If there are none.
     pub fn units(self, dim: usize) -> Result<usize> {
-        let (units, found) = match self {
-            Self::Units(units) => (units, units.to_string()),
-            Self::Fraction(fraction) => (
-                (dim as f64 * fraction) as usize,
-                format!("{fraction:?} of {dim}"),
-            ),
+        self.validate()?;
+        let units = match self {
+            Self::Units(units) => units,
+            Self::Fraction(fraction) => (dim as f64 * fraction) as usize,
         };
-        if units > 0 {
-            return Ok(units);
+        match units {
+            0 => {
+                let found = format!("{self:?} of {dim}");
+                Err(Error::config("pet.bottleneck", found, "at least one unit"))
+            }
+            _ => Ok(units),
         }
-        let expected = "a whole number of at least 1, or a fraction that makes one";
-        Err(Error::config("pet.bottleneck", found, expected))
     }
+
+    /// Checks what needs no backbone.
+    fn validate(self) -> Result<()> {
+        let check = Checker::new("pet");
+        match self {
+            Self::Units(units) => size(&check, "bottleneck", units),
+            Self::Fraction(fraction) => {
+                let range = f64::MIN_POSITIVE..=4.0;
+                check.within(
+                    "bottleneck",
+                    fraction,
+                    range,
+                    "a fraction above 0, at most 4",
+                )
+            }
+        }
+    }
+}
+
+/// More of anything than this is a mistake, and would not fit into memory.
+const LARGEST: usize = 1 << 16;
+
+fn size(check: &Checker, field: &str, value: usize) -> Result<()> {
+    check.within(field, value, 1..=LARGEST, "a whole number from 1 to 65536")
 }
 
 /// AdaptFormer's adapter: a = s·up(drop(ReLU(down(u)))).
@@ -290,7 +332,8 @@ pub enum AttentionPlace {
     After,
 }
 
-/// Low-rank changes ΔW = s·B·A, with A `[r, in]` uniform in ±1/√in and B `[out, r]` zero.
+/// Low-rank changes ΔW = s·B·A, with A `[r, in]` uniform in ±1/√in and B `[out, r]` zero. (SLCA++ begins A with
+/// singular vectors of the weight, which is not offered yet.)
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LoraConfig {
@@ -442,22 +485,26 @@ impl PetConfig {
         let check = Checker::new("pet");
         match self {
             Self::Adaptformer(config) => {
+                config.blocks.validate()?;
                 config.scale.validate()?;
                 check.within("dropout", config.dropout, 0.0..1.0, "from 0 to below 1")?;
-                config.bottleneck.units(usize::MAX).map(drop)
+                config.bottleneck.validate()
             }
             Self::Adapter(config) => {
+                config.blocks.validate()?;
                 config.scale.validate()?;
-                config.bottleneck.units(usize::MAX).map(drop)
+                config.bottleneck.validate()
             }
             Self::Lora(config) => {
+                config.blocks.validate()?;
                 config.scale.validate()?;
-                check.positive("rank", config.rank)?;
+                size(&check, "rank", config.rank)?;
                 check_targets(&config.targets)
             }
             Self::Prefix(config) => {
+                config.blocks.validate()?;
                 config.scale.validate()?;
-                check.positive("length", config.length)
+                size(&check, "length", config.length)
             }
             Self::Ssf(config) => check.within(
                 "deviation",
@@ -465,7 +512,7 @@ impl PetConfig {
                 0.0..f64::INFINITY,
                 "a finite number of at least 0",
             ),
-            Self::Vpt(config) => check.positive("tokens", config.tokens),
+            Self::Vpt(config) => size(&check, "tokens", config.tokens),
         }
     }
 

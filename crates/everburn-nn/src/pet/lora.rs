@@ -135,10 +135,14 @@ impl BlockLora {
         }
     }
 
-    pub(super) fn macs(&self) -> usize {
-        let thirds = self.thirds.iter();
-        let all = thirds.chain([&self.qkv, &self.proj, &self.fc1, &self.fc2]);
-        all.flatten().map(Lora::macs).sum()
+    /// For one token: beside the attention, and beside the MLP.
+    pub(super) fn macs(&self) -> [usize; 2] {
+        let sum = |loras: &[&Option<Lora>]| loras.iter().copied().flatten().map(Lora::macs).sum();
+        let [q, k, v] = &self.thirds;
+        [
+            sum(&[q, k, v, &self.qkv, &self.proj]),
+            sum(&[&self.fc1, &self.fc2]),
+        ]
     }
 }
 

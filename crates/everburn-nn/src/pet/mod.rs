@@ -67,6 +67,37 @@ pub struct BlockPet {
     pub prompts: Option<Prompts>,
 }
 
+impl BlockPet {
+    fn is_empty(&self) -> bool {
+        let Self {
+            adapter,
+            adaptformer,
+            lora,
+            prefix,
+            ssf,
+            prompts,
+        } = self;
+        let one = adapter.is_some() || adaptformer.is_some() || lora.is_some();
+        !(one || prefix.is_some() || ssf.is_some() || prompts.is_some())
+    }
+
+    /// Multiply-accumulate operations for one token: beside the attention, and beside the MLP.
+    fn macs(&self, vit: &VitConfig) -> [usize; 2] {
+        let lora = self.lora.as_ref().map_or([0, 0], BlockLora::macs);
+        let ssf = self
+            .ssf
+            .as_ref()
+            .map_or([0, 0], |_| [5 * vit.dim, 2 * vit.dim + vit.hidden]);
+        let adapter = self.adapter.as_ref().map_or(0, Adapter::macs);
+        let prefix = self.prefix.as_ref().map_or(0, Prefix::macs);
+        let adaptformer = self.adaptformer.as_ref().map_or(0, AdaptFormer::macs);
+        [
+            adapter + prefix + lora[0] + ssf[0],
+            adaptformer + lora[1] + ssf[1],
+        ]
+    }
+}
+
 /// The modules that tune a Vision Transformer.
 #[derive(Module, Debug)]
 pub struct Pet {
@@ -78,8 +109,6 @@ pub struct Pet {
     pub patches: Option<ScaleShift>,
     /// Scale and shift of the final norm's output.
     pub norm: Option<ScaleShift>,
-    #[module(skip)]
-    first_block: Option<usize>,
 }
 
 impl Pet {
@@ -99,7 +128,6 @@ impl Pet {
             prompts: None,
             patches: None,
             norm: None,
-            first_block: Some(depth),
         };
         nothing.with(config, vit, key, device)
     }
@@ -116,6 +144,7 @@ impl Pet {
         device: &Device,
     ) -> Result<Self> {
         config.validate()?;
+        self.check(vit)?;
         let (sizes, depth) = (vit.config(), vit.blocks.len());
         let (dim, all) = (sizes.dim, Blocks::All);
         let blocks = match config {
@@ -159,29 +188,38 @@ impl Pet {
             put(&mut self.patches, new("patches"))?;
             put(&mut self.norm, new("norm"))?;
         }
-        self.first_block = (self.first_block.zip(config.first_block())).map(|(a, b)| a.min(b));
         Ok(self)
     }
 
     /// The block before which everything is as in the pre-trained backbone; none where already the patches
     /// are changed.
     pub fn first_block(&self) -> Option<usize> {
-        self.first_block
+        if self.patches.is_some() {
+            return None;
+        }
+        if self.prompts.is_some() {
+            return Some(0);
+        }
+        let acts = self.blocks.iter().position(|block| !block.is_empty());
+        Some(acts.unwrap_or(self.blocks.len()))
+    }
+
+    /// Checks that it was made for a backbone like this.
+    pub(crate) fn check(&self, vit: &VisionTransformer) -> Result<()> {
+        if self.blocks.len() == vit.blocks.len() {
+            return Ok(());
+        }
+        let (found, expected) = (self.blocks.len(), vit.blocks.len());
+        Err(Error::input(
+            "modules for a backbone, blocks",
+            found,
+            expected,
+        ))
     }
 
     /// Multiply-accumulate operations that it adds to a forward pass for one image.
     pub fn macs(&self, vit: &VitConfig) -> u64 {
-        let (tokens, dim) = (vit.tokens(), vit.dim);
-        let block = |pet: &BlockPet| -> usize {
-            let per_token = [
-                pet.adapter.as_ref().map(Adapter::macs),
-                pet.adaptformer.as_ref().map(AdaptFormer::macs),
-                pet.lora.as_ref().map(BlockLora::macs),
-                pet.prefix.as_ref().map(Prefix::macs),
-                pet.ssf.as_ref().map(|_| 7 * dim + vit.hidden),
-            ];
-            per_token.into_iter().flatten().sum()
-        };
+        let tokens = vit.tokens();
         let count = |prompts: &Option<Prompts>| {
             prompts
                 .as_ref()
@@ -190,9 +228,16 @@ impl Pet {
         // All blocks have as many, of their own or carried through.
         let prompts = count(&self.prompts) + self.blocks.first().map_or(0, |b| count(&b.prompts));
         let of_prompts = vit.macs_from(0, tokens + prompts) - vit.macs_from(0, tokens);
-        let patches = self.patches.as_ref().map_or(0, |_| tokens * dim);
-        let of_blocks = tokens * self.blocks.iter().map(block).sum::<usize>();
-        of_prompts + (of_blocks + patches) as u64
+        let last = self.blocks.len().saturating_sub(1);
+        let of_block = |(number, block): (usize, &BlockPet)| {
+            let [attention, mlp] = block.macs(vit);
+            // In the last block only the class token goes through the MLP.
+            attention * tokens + mlp * if number == last { 1 } else { tokens }
+        };
+        let of_blocks: usize = self.blocks.iter().enumerate().map(of_block).sum();
+        let ends = self.patches.as_ref().map_or(0, |_| (tokens - 1) * vit.dim)
+            + self.norm.as_ref().map_or(0, |_| vit.dim);
+        of_prompts + (of_blocks + ends) as u64
     }
 }
 
@@ -210,8 +255,9 @@ impl VisionTransformer {
     /// `pet`, up to rounding, and costs what it costs without.
     ///
     /// # Errors
-    /// If there are modules of another kind, which no weight can hold.
+    /// If there are modules of another kind, which no weight can hold, or they are for another backbone.
     pub fn merged(&self, pet: &Pet) -> Result<Self> {
+        pet.check(self)?;
         let other = |block: &BlockPet| {
             block.adapter.is_some()
                 || block.adaptformer.is_some()
