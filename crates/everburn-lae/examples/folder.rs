@@ -1,5 +1,5 @@
 //! LAE on a folder of class folders of pictures, two classes after two classes:
-//! `cargo run -p everburn-lae --example folder -- PICTURES` (with `--workspace` where burn is compiled already).
+//! `cargo build --workspace --example folder && target/debug/examples/folder PICTURES`.
 #![allow(clippy::print_stdout)]
 
 use everburn_backend::DeviceChoice;
@@ -18,6 +18,7 @@ fn main() -> Result<()> {
     let device = DeviceChoice::CPU.open()?; // create: LAE's modules in a frozen, pre-trained ViT
     let frozen = Frozen::new(Backbone::embedded(&device)?, &device);
     let (config, key) = (LaeConfig::preset(&Setting::default()), Key::from_seed(1));
+    let scratch = tempfile::tempdir().map_err(|error| Error::other("a folder", error))?;
     let mut learner = Lae::new(config.clone(), frozen.clone(), key)?;
 
     for number in 0..data.num_classes().div_ceil(2) as u32 {
@@ -30,7 +31,7 @@ fn main() -> Result<()> {
         };
         teach(&mut learner, TaskId(number), samples, key.at(number.into()))?;
 
-        let file = std::env::temp_dir().join("lae.checkpoint"); // save, load: without the backbone
+        let file = scratch.path().join("lae.checkpoint"); // save, load: without the backbone
         Checkpoint::of(learner.save()?).save(&file)?;
         let mut robot = Lae::new(config.clone(), frozen.clone(), key)?;
         robot.restore(Checkpoint::load(&file)?.learner())?;

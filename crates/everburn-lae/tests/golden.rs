@@ -11,8 +11,8 @@ use everburn_core::{
 use everburn_lae::{Lae, LaeConfig, ensemble};
 use everburn_nn::pet::Pet;
 use everburn_nn::vit::{VisionTransformer, VitConfig};
-use everburn_nn::{PetConfig, WeightFile, cross_entropy, targets};
-use everburn_testkit::pet::{GoldenPet, frozen_vit, grads_of, values_of};
+use everburn_nn::{PetConfig, cross_entropy, targets};
+use everburn_testkit::pet::{GoldenPet, frozen_vit, golden_vit, grads_of, values_of};
 use everburn_testkit::{Golden, golden, slack, test_devices};
 use serde_json::{Value, json};
 
@@ -279,27 +279,6 @@ fn the_adapter_stands_beside_before_or_after_the_attention() {
     }
 }
 
-/// The backbone of `lae_train`, in timm's layout with our metadata.
-fn backbone(golden: &Golden, device: &Device) -> VisionTransformer {
-    let config = VitConfig {
-        image: golden.size("img"),
-        patch: golden.size("patch"),
-        dim: golden.size("dim"),
-        depth: golden.size("depth"),
-        heads: golden.size("heads"),
-        hidden: golden.size("dim") * golden.size("mlp_ratio"),
-    };
-    let all = WeightFile::from_safetensors("golden", golden.bytes()).unwrap();
-    let mut weights = WeightFile::empty("golden");
-    for (name, tensor) in all.tensors() {
-        if let Some(name) = name.strip_prefix("weights.") {
-            weights.replace(name, tensor.clone());
-        }
-    }
-    let vit = VisionTransformer::new(config, Key::from_seed(0), device).unwrap();
-    weights.load_into(vit).unwrap().0
-}
-
 /// Pictures that stand for the case's, which are no bytes: the learner finds the tokens of the case's in the store
 /// of its backbone.
 fn stand_ins(learner: &Lae, vit: &VisionTransformer, images: Tensor<4>, first: usize) -> Images {
@@ -378,7 +357,7 @@ fn three_tasks_are_learnt_as_by_the_official_code() {
             // What the tanh form of GELU's gradient does to three tasks (README of the golden numbers).
             _ => 2e-3,
         };
-        let vit = backbone(&golden, &device);
+        let vit = golden_vit(&golden, &device);
         for kind in &kinds {
             let golden_pet = GoldenPet {
                 golden: &golden,

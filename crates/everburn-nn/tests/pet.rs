@@ -12,9 +12,8 @@ use everburn_nn::pet::{Blocks, Pet};
 use everburn_nn::vit::{VisionTransformer, VitConfig};
 use everburn_nn::{
     Augment, Backbone, Frozen, Network, Normalise, PetConfig, Preset, Recipe, Setting, Tuning,
-    WeightFile,
 };
-use everburn_testkit::pet::{GoldenPet, grads_of};
+use everburn_testkit::pet::{GoldenPet, golden_vit, grads_of};
 use everburn_testkit::{Golden, golden, slack, test_devices};
 use serde_json::json;
 
@@ -24,29 +23,6 @@ fn cpu() -> Device {
 
 fn key(number: u64) -> Key {
     Key::from_seed(number)
-}
-
-/// The case's backbone.
-fn backbone(golden: &Golden, device: &Device) -> VisionTransformer {
-    let config = VitConfig {
-        image: golden.size("img"),
-        patch: golden.size("patch"),
-        dim: golden.size("dim"),
-        depth: golden.size("depth"),
-        heads: golden.size("heads"),
-        hidden: golden.size("dim") * golden.size("mlp_ratio"),
-    };
-    let all = WeightFile::from_safetensors("golden", golden.bytes()).unwrap();
-    let mut weights = WeightFile::empty("golden");
-    for (name, tensor) in all.tensors() {
-        if let Some(name) = name.strip_prefix("weights.") {
-            weights.replace(name, tensor.clone());
-        }
-    }
-    let vit = VisionTransformer::new(config, key(0), device).unwrap();
-    let (vit, report) = weights.load_into(vit).unwrap();
-    assert!(report.unexpected.is_empty(), "{report}");
-    vit
 }
 
 /// The settings of a kind of the case, as somebody would write them in a suite.
@@ -87,7 +63,7 @@ fn every_kind_computes_what_the_reference_does() {
     assert!(kinds.len() > 5);
     for (choice, device) in test_devices() {
         let slack = slack(choice);
-        let vit = backbone(&golden, &device);
+        let vit = golden_vit(&golden, &device);
         let images: Tensor<4> = golden.tensor("input.images", &device);
         for kind in &kinds {
             if kind == "plain" {
@@ -415,6 +391,18 @@ fn wrong_settings_are_refused_with_a_reason() {
         (json!({"kind": "adapter", "blocks": "most"}), "most"),
         (json!({"kind": "adapter", "scale": "learned"}), "learned"),
         (json!({"kind": "adapter", "rank": 3}), "rank"),
+        (
+            json!({"kind": "adapter", "blocks": -1}),
+            "\"all\", a number of blocks",
+        ),
+        (
+            json!({"kind": "adapter", "scale": true}),
+            "\"learnable\" or a number",
+        ),
+        (
+            json!({"kind": "adapter", "bottleneck": "5"}),
+            "a whole number, or a fraction",
+        ),
     ] {
         let error = serde_json::from_value::<PetConfig>(settings.clone()).unwrap_err();
         assert!(error.to_string().contains(word), "{settings}: {error}");
@@ -464,21 +452,16 @@ fn only_the_modules_and_the_head_train() {
         json!({"kind": "vpt"}),
     ] {
         let mut net = network(pet.clone(), Augment::default(), frozen());
-        let (before, backbone) = (net.save().unwrap(), net.backbone().encoder().clone());
+        let before = net.save().unwrap();
         for step in 0..2 {
             net.step(&images, &labels, View::Train, key(step)).unwrap();
         }
         let after = net.save().unwrap();
-        assert_eq!(
-            save_params(net.backbone().encoder()).unwrap(),
-            save_params(&backbone).unwrap()
-        );
         for (path, array) in &before.arrays {
             assert!(
                 path.starts_with("trained.pet.") || path.starts_with("trained.head."),
                 "{path}"
             );
-            // A key's common shift moves no softmax, so the scale of keys that are all alike may stand still.
             assert_ne!(&after.arrays[path], array, "{pet}: {path} did not move");
         }
         // Frozen for a step, they have no gradient and no moments.
@@ -514,12 +497,6 @@ fn blocks_before_the_first_module_are_read_from_the_store() {
             .unwrap();
         frozen
     };
-    let predict = |frozen, augment, view| {
-        let mut net = network(settings.clone(), augment, frozen);
-        net.step(&images, &[0, 1, 0, 1, 0].map(ClassId), view, key(1))
-            .unwrap();
-        net.predict(&images).unwrap()
-    };
     let (none, flip) = (
         Augment::default(),
         Augment {
@@ -527,24 +504,21 @@ fn blocks_before_the_first_module_are_read_from_the_store() {
             ..Augment::default()
         },
     );
-    let plain = |augment, view| predict(cut(), augment, view);
-    assert_ne!(
-        predict(poisoned(), none, View::Train),
-        plain(none, View::Train)
-    );
-    assert_ne!(
-        predict(poisoned(), none, View::Test),
-        plain(none, View::Test)
-    );
-
-    // An augmented step computes anew: only the prediction reads what is stored.
-    let learnt = |frozen| {
-        let mut net = network(settings.clone(), flip, frozen);
-        net.step(&images, &[0, 1, 0, 1, 0].map(ClassId), View::Train, key(1))
-            .unwrap();
+    let labels = [0, 1, 0, 1, 0].map(ClassId);
+    let learnt = |frozen, augment, view| {
+        let mut net = network(settings.clone(), augment, frozen);
+        net.step(&images, &labels, view, key(1)).unwrap();
         net.save().unwrap()
     };
-    assert_eq!(learnt(poisoned()), learnt(cut()));
+    let reads = |augment, view| learnt(poisoned(), augment, view) != learnt(cut(), augment, view);
+    assert!(reads(none, View::Train) && reads(none, View::Test) && reads(flip, View::Test));
+    // An augmented step computes anew.
+    assert!(!reads(flip, View::Train));
+    let predicted = |frozen| {
+        let net = network(settings.clone(), none, frozen);
+        net.predict(&images).unwrap()
+    };
+    assert_ne!(predicted(poisoned()), predicted(cut()));
 
     // What the store would be given is what is computed without one, bit for bit, and in any company.
     let (warm, cold) = (cut(), cut());
@@ -575,4 +549,61 @@ fn a_backbone_that_is_no_vit_is_refused() {
         .err()
         .unwrap();
     assert!(error.to_string().contains("Vision Transformer"), "{error}");
+}
+
+#[test]
+fn modules_that_do_not_fit_are_refused() {
+    let pet = |blocks: serde_json::Value| json!({"kind": "adapter", "blocks": blocks});
+    let later = network(pet(json!([2])), Augment::default(), frozen());
+    let earlier = network(pet(json!([0, 2])), Augment::default(), frozen());
+    // A state of other modules.
+    for (from, mut to) in [
+        (
+            &earlier,
+            network(pet(json!([2])), Augment::default(), frozen()),
+        ),
+        (
+            &later,
+            network(
+                json!({"kind": "adapter", "blocks": [2], "place": "before"}),
+                Augment::default(),
+                frozen(),
+            ),
+        ),
+    ] {
+        let error = to.restore(&from.save().unwrap()).unwrap_err().to_string();
+        assert!(error.contains("pet"), "{error}");
+    }
+    // Modules that begin before the tokens from which the network goes on.
+    let stem = later.stem(&images(2)).unwrap();
+    let error = later
+        .features_with(&stem, earlier.pet().unwrap())
+        .unwrap_err();
+    assert!(error.to_string().contains("block 0"), "{error}");
+    // Modules of a deeper backbone.
+    let mut config = small(&cpu()).config().clone();
+    config.depth = DEPTH + 1;
+    let deeper = VisionTransformer::new(config, key(1), &cpu()).unwrap();
+    let other = crate::pet(pet(json!([2])), &deeper);
+    assert!(later.features_with(&stem, &other).is_err());
+    assert!(small(&cpu()).merged(&other).is_err());
+}
+
+#[test]
+fn an_average_of_other_shapes_is_refused() {
+    let vit = small(&cpu());
+    let of = |bottleneck| {
+        pet(
+            json!({"kind": "adapter", "blocks": 1, "bottleneck": bottleneck}),
+            &vit,
+        )
+    };
+    let error = everburn_backend::ema(of(3), &of(4), 0.5)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("[16, 4]") && error.contains("[16, 3]"),
+        "{error}"
+    );
+    assert!(everburn_backend::ema(of(3), &pet(json!({"kind": "ssf"}), &vit), 0.5).is_err());
 }

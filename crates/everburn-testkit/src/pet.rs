@@ -6,8 +6,8 @@ use burn::tensor::Device;
 use everburn_backend::{Grads, load_params, params, save_params, to_vec};
 use everburn_core::{Array, Key, State, Values};
 use everburn_nn::pet::Pet;
-use everburn_nn::vit::VisionTransformer;
-use everburn_nn::{Backbone, Frozen, Normalise, PetConfig};
+use everburn_nn::vit::{VisionTransformer, VitConfig};
+use everburn_nn::{Backbone, Frozen, Normalise, PetConfig, WeightFile};
 
 use crate::Golden;
 
@@ -99,6 +99,29 @@ fn place(path: &str, adapted: &[usize]) -> Place {
 fn turn(values: &[f32], [rows, columns]: [usize; 2]) -> Vec<f32> {
     let at = |i: usize| values[i % rows * columns + i / rows];
     (0..values.len()).map(at).collect()
+}
+
+/// The backbone of a case, from its `sizes` and `weights.*`.
+pub fn golden_vit(golden: &Golden, device: &Device) -> VisionTransformer {
+    let config = VitConfig {
+        image: golden.size("img"),
+        patch: golden.size("patch"),
+        dim: golden.size("dim"),
+        depth: golden.size("depth"),
+        heads: golden.size("heads"),
+        hidden: golden.size("dim") * golden.size("mlp_ratio"),
+    };
+    let all = WeightFile::from_safetensors("golden", golden.bytes()).unwrap();
+    let mut weights = WeightFile::empty("golden");
+    for (name, tensor) in all.tensors() {
+        if let Some(name) = name.strip_prefix("weights.") {
+            weights.replace(name, tensor.clone());
+        }
+    }
+    let vit = VisionTransformer::new(config, Key::from_seed(0), device).unwrap();
+    let (vit, report) = weights.load_into(vit).unwrap();
+    assert!(report.unexpected.is_empty(), "{report}");
+    vit
 }
 
 /// A frozen backbone of a network, for images of values in 0..=1.
