@@ -361,7 +361,24 @@ fn wrong_settings_are_refused_with_a_reason() {
         ),
         (
             json!({"kind": "adapter", "blocks": 2, "bottleneck": 0.01}),
-            "0.01 of 16",
+            "Fraction(0.01) of 16",
+        ),
+        (
+            json!({"kind": "adapter", "blocks": 2, "bottleneck": 1e300}),
+            "at most 4",
+        ),
+        (
+            json!({"kind": "adapter", "blocks": 9_000_000_000_000_000_000_u64}),
+            "has 3",
+        ),
+        (json!({"kind": "adapter", "blocks": 0}), "at least one"),
+        (
+            json!({"kind": "adapter", "blocks": 2, "scale": 0.0}),
+            "other than 0",
+        ),
+        (
+            json!({"kind": "lora", "blocks": 2, "rank": 1_000_000}),
+            "65536",
         ),
         (json!({"kind": "lora", "blocks": 2, "rank": 0}), "rank"),
         (
