@@ -9,9 +9,10 @@ use everburn_core::Key;
 use everburn_nn::layers::{Linear, Norm};
 use everburn_nn::resample::{Kernel, resize, resize_pos_embed};
 use everburn_nn::resnet::ResNet18;
-use everburn_nn::vit::{VisionTransformer, VitConfig};
+use everburn_nn::vit::VisionTransformer;
 use everburn_nn::weights::RawTensor;
 use everburn_nn::{WeightFile, cross_entropy, is_trainable};
+use everburn_testkit::pet::golden_sizes;
 use everburn_testkit::{Golden, golden, slack, test_devices};
 
 /// The case's `weights.*` under their original names, those below `head` renamed to `head.*`.
@@ -63,14 +64,7 @@ fn check_grads<M: Module + ModuleDisplay>(
 }
 
 fn vit(golden: &Golden, device: &Device) -> WithHead<VisionTransformer> {
-    let config = VitConfig {
-        image: golden.size("img"),
-        patch: golden.size("patch"),
-        dim: golden.size("dim"),
-        depth: golden.size("depth"),
-        heads: golden.size("heads"),
-        hidden: golden.size("dim") * golden.size("mlp_ratio"),
-    };
+    let config = golden_sizes(golden);
     let key = Key::from_seed(0);
     let (dim, classes) = (config.dim, golden.size("classes"));
     let module = WithHead {

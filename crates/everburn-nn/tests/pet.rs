@@ -410,6 +410,18 @@ fn wrong_settings_are_refused_with_a_reason() {
         (json!({"kind": "adapter", "rank": 3}), "rank"),
         (
             json!({"kind": "adapter", "blocks": -1}),
+            "a number of blocks",
+        ),
+        (
+            json!({"kind": "adapter", "scale": true}),
+            "\"learnable\" or a number",
+        ),
+        (
+            json!({"kind": "adapter", "bottleneck": "5"}),
+            "or a fraction",
+        ),
+        (
+            json!({"kind": "adapter", "blocks": -1}),
             "\"all\", a number of blocks",
         ),
         (

@@ -101,16 +101,21 @@ fn turn(values: &[f32], [rows, columns]: [usize; 2]) -> Vec<f32> {
     (0..values.len()).map(at).collect()
 }
 
-/// The backbone of a case, from its `sizes` and `weights.*`.
-pub fn golden_vit(golden: &Golden, device: &Device) -> VisionTransformer {
-    let config = VitConfig {
+/// The sizes of a case's Vision Transformer.
+pub fn golden_sizes(golden: &Golden) -> VitConfig {
+    VitConfig {
         image: golden.size("img"),
         patch: golden.size("patch"),
         dim: golden.size("dim"),
         depth: golden.size("depth"),
         heads: golden.size("heads"),
         hidden: golden.size("dim") * golden.size("mlp_ratio"),
-    };
+    }
+}
+
+/// The backbone of a case, from its `sizes` and `weights.*`.
+pub fn golden_vit(golden: &Golden, device: &Device) -> VisionTransformer {
+    let config = golden_sizes(golden);
     let all = WeightFile::from_safetensors("golden", golden.bytes()).unwrap();
     let mut weights = WeightFile::empty("golden");
     for (name, tensor) in all.tensors() {
