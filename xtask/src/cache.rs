@@ -162,12 +162,17 @@ pub fn fill(
     Ok((kept, Filled { computed, ..filled }))
 }
 
+/// Bytes of the tokens of all images, if that is more than there is room for.
+pub fn too_many_tokens(shared: &Shared, cut: &Frozen) -> Option<u64> {
+    let images = shared.dataset.train.images.len() + shared.dataset.test.images.len();
+    let bytes = 4 * (images as u64) * (cut.row() as u64);
+    (bytes > shared.cache.most_of_tokens()).then_some(bytes)
+}
+
 /// A cut backbone that knows the tokens of all images, if they have room in memory. Otherwise they are computed
 /// each time, which gives the same bits.
 pub fn tokens(shared: &Shared, cut: Frozen, watch: &dyn Watch) -> anyhow::Result<Frozen> {
-    let images = shared.dataset.train.images.len() + shared.dataset.test.images.len();
-    let bytes = 4 * (images as u64) * (cut.row() as u64);
-    if bytes > shared.cache.most_of_tokens() {
+    if let Some(bytes) = too_many_tokens(shared, &cut) {
         let needed = format::bytes(bytes as f64);
         watch.note(&format!(
             "tokens of all images would take {needed} of memory: they are computed each time (--cache-memory)"

@@ -136,7 +136,7 @@ pub fn features(shared: &Shared, frozen: &Frozen) -> Result<Trial> {
 
 /// The same backbone with features of all images, which are made up: they cost as much as real ones.
 pub fn with_made_up(shared: &Shared, frozen: &Frozen) -> Result<Frozen> {
-    let dim = frozen.backbone().dim();
+    let dim = frozen.row();
     let store = FeatureStore::in_memory(dim);
     let mut row = vec![0.0; dim];
     for images in [&shared.dataset.train.images, &shared.dataset.test.images] {

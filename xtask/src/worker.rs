@@ -17,7 +17,7 @@ use everburn::core::Error;
 use everburn::run::RunFolder;
 use serde::{Deserialize, Serialize};
 
-use crate::cache::{Cache, Filled};
+use crate::cache::{Cache, Filled, too_many_tokens};
 use crate::drive::{Driver, Interrupted, Terms, Watch, stop_on_ctrl_c};
 use crate::estimate::{self, Trial};
 use crate::job::{Job, Shared};
@@ -137,6 +137,11 @@ fn work(lines: &Receiver<String>, asker: &Asker) -> anyhow::Result<()> {
                         None => estimate::with_made_up(&shared, &frozen)?,
                     };
                     made_up = shared.pretrained.as_ref().map(|_| frozen.clone());
+                } else if let Some(block) = shared.cut(&job) {
+                    frozen = frozen.cut(block)?;
+                    if too_many_tokens(&shared, &frozen).is_none() {
+                        frozen = estimate::with_made_up(&shared, &frozen)?;
+                    }
                 }
                 let trial = estimate::trial(&shared, &job, &frozen, interval)?;
                 asker.say(&Answer::Tried(trial));
