@@ -20,11 +20,11 @@ pub use everburn_baselines as baselines;
 pub use everburn_er as er;
 #[cfg(feature = "er-ace")]
 pub use everburn_er_ace as er_ace;
+#[cfg(feature = "lae")]
+pub use everburn_lae as lae;
 #[cfg(feature = "simplecil")]
 pub use everburn_simplecil as simplecil;
 
-#[cfg(feature = "lae")]
-pub use everburn_lae as lae;
 // `cargo xtask new-method` adds lines above this one.
 
 pub mod methods;
