@@ -4,7 +4,7 @@
 
 use everburn_backend::DeviceChoice;
 use everburn_core::{Error, Key, Learner, Result, TaskId};
-use everburn_data::{Preprocess, load_folder};
+use everburn_data::{Preprocess, Split, load_folder};
 use everburn_lae::{Lae, LaeConfig};
 use everburn_nn::{Backbone, Frozen, Setting};
 use everburn_run::{Checkpoint, Labelled, teach};
@@ -13,41 +13,38 @@ fn main() -> Result<()> {
     let folder = std::env::args_os().nth(1);
     let folder = folder.ok_or_else(|| Error::input("arguments", "none", "a folder"))?;
     let data = load_folder(folder.as_ref(), &"resize-32".parse::<Preprocess>()?)?;
-    let (train, test) = (&data.train, &data.test);
-
-    let device = DeviceChoice::CPU.open()?; // create: LAE's modules in a frozen, pre-trained ViT
-    let frozen = Frozen::new(Backbone::embedded(&device)?, &device);
-    let (config, key) = (LaeConfig::preset(&Setting::default()), Key::from_seed(1));
-    let scratch = tempfile::tempdir().map_err(|error| Error::other("a folder", error))?;
-    let mut learner = Lae::new(config.clone(), frozen.clone(), key)?;
-
+    let of = |split: &Split, wanted: &dyn Fn(u32) -> bool| {
+        let chosen = (0..split.labels.len()).filter(|i| wanted(split.labels[*i].0 / 2));
+        let (chosen, labels): (Vec<_>, Vec<_>) = chosen.map(|i| (i, split.labels[i])).unzip();
+        Ok::<_, Error>((split.images.select(&chosen)?, labels))
+    };
+    let device = DeviceChoice::CPU.open()?; // create: modules in a frozen, pre-trained ViT
+    let (frozen, key) = (
+        Frozen::new(Backbone::embedded(&device)?, &device),
+        Key::from_seed(1),
+    );
+    let new = || Lae::new(LaeConfig::preset(&Setting::default()), frozen.clone(), key);
+    let mut learner = new()?;
     for number in 0..data.num_classes().div_ceil(2) as u32 {
-        let mine = |i: &usize| train.labels[*i].0 / 2 == number; // observe: the classes of this task
-        let chosen: Vec<usize> = (0..train.labels.len()).filter(mine).collect();
-        let labels: Vec<_> = chosen.iter().map(|i| train.labels[*i]).collect();
+        let (images, labels) = of(&data.train, &|task| task == number)?; // observe a task
         let samples = Labelled {
-            images: &train.images.select(&chosen)?,
+            images: &images,
             labels: &labels,
         };
         teach(&mut learner, TaskId(number), samples, key.at(number.into()))?;
 
-        let file = scratch.path().join("lae.checkpoint"); // save, load: without the backbone
-        Checkpoint::of(learner.save()?).save(&file)?;
-        let mut robot = Lae::new(config.clone(), frozen.clone(), key)?;
-        robot.restore(Checkpoint::load(&file)?.learner())?;
+        let bytes = Checkpoint::of(learner.save()?).to_bytes()?; // save: for a file, without the backbone
+        learner = new()?;
+        learner.restore(Checkpoint::from_bytes("saved", &bytes)?.learner())?; // load
 
-        let met = |i: &usize| test.labels[*i].0 / 2 <= number; // predict: among all classes so far
-        let chosen: Vec<usize> = (0..test.labels.len()).filter(met).collect();
-        let predicted = robot.predict(&test.images.select(&chosen)?)?.predicted();
-        let right = chosen
+        let (images, labels) = of(&data.test, &|task| task <= number)?; // predict among all so far
+        let predicted = learner.predict(&images)?.predicted();
+        let right = predicted
             .iter()
-            .zip(&predicted)
-            .filter(|(i, class)| test.labels[**i] == **class);
-        println!(
-            "task {number}: {} of {} pictures right",
-            right.count(),
-            chosen.len()
-        );
+            .zip(&labels)
+            .filter(|(a, b)| a == b)
+            .count();
+        println!("task {number}: {right} of {} pictures right", labels.len());
     }
     Ok(())
 }

@@ -427,3 +427,24 @@ fn calibration_makes_first_updates_comparable() {
     assert!(slowest * 4.0 > fastest, "{told}");
     assert!(plain * 3.0 < slowest && plain * 8.0 < fastest, "{told}");
 }
+
+#[test]
+fn settings_are_read_from_toml_with_the_published_values_where_they_say_nothing() {
+    let published = LaeConfig::cifar100();
+    let text = toml::to_string(&published).unwrap();
+    assert_eq!(toml::from_str::<LaeConfig>(&text).unwrap(), published);
+    let without = |line: &str| {
+        !["alpha", "experts", "bottleneck", "blocks", "place", "scale"]
+            .iter()
+            .any(|key| line.starts_with(key))
+    };
+    let short: Vec<&str> = text.lines().filter(|line| without(line)).collect();
+    assert!(short.len() + 5 < text.lines().count());
+    assert_eq!(
+        toml::from_str::<LaeConfig>(&short.join("\n")).unwrap(),
+        published
+    );
+    let typo = text.replace("freeze_epochs", "frozen_epochs");
+    let error = toml::from_str::<LaeConfig>(&typo).unwrap_err().to_string();
+    assert!(error.contains("frozen_epochs"), "{error}");
+}
