@@ -1,6 +1,7 @@
 //! `method`: what there is, and what its settings mean.
 
 use everburn::core::{Error, Result};
+use everburn::eval::format::wrapped;
 use everburn::methods::{METHODS, Method, method as find};
 use everburn::nn::{Choice, Described, Setting, Tuning};
 use serde_json::{Map, Value};
@@ -94,7 +95,7 @@ fn entry(one: &Described) -> String {
         value => format!(" = {}", inline(value)),
     };
     let mut text = format!("\n{}{value}\n", one.path);
-    text += &wrapped(&one.meaning, "    ", 4);
+    text += &wrapped(&one.meaning, "    ", 4, WIDTH);
     let longest = one.choices.iter().map(|choice| choice.name.chars().count());
     let width = longest.max().unwrap_or(0);
     for choice in &one.choices {
@@ -117,33 +118,12 @@ fn alternative(choice: &Choice, width: usize) -> String {
     let mark = if choice.chosen { '*' } else { ' ' };
     let indent = width + 8;
     let first = format!("    {mark} {:<width$}  ", choice.name);
-    let mut text = wrapped(&choice.meaning, &first, indent);
+    let mut text = wrapped(&choice.meaning, &first, indent, WIDTH);
     for (name, meaning) in choice.settings.iter().filter(|_| !choice.chosen) {
         let first = format!("{}{name}: ", " ".repeat(indent));
-        text += &wrapped(meaning, &first, indent + 2);
+        text += &wrapped(meaning, &first, indent + 2, WIDTH);
     }
     text
-}
-
-/// A text after `first`, broken at spaces, further lines indented.
-fn wrapped(text: &str, first: &str, indent: usize) -> String {
-    let mut lines = first.to_owned();
-    let mut used = first.chars().count();
-    let mut begins = true;
-    for word in text.split_whitespace() {
-        let length = word.chars().count();
-        let space = usize::from(!begins);
-        if used + space + length <= WIDTH || used <= indent {
-            lines += &" ".repeat(space);
-            used += space + length;
-        } else {
-            lines = lines.trim_end().to_owned() + "\n" + &" ".repeat(indent);
-            used = indent + length;
-        }
-        lines += word;
-        begins = false;
-    }
-    lines.trim_end().to_owned() + "\n"
 }
 
 /// A single value as TOML has it, and as `--set` takes it.

@@ -102,6 +102,23 @@ pub fn seconds(time: f64) -> String {
     format!("{}h {:02}m", minutes / 60, minutes % 60)
 }
 
+/// A text after `first`, broken at spaces into lines of at most `width` characters where words allow, further
+/// lines indented by so many spaces.
+///
+/// ```
+/// use everburn_eval::format::wrapped;
+/// assert_eq!(wrapped("one two three", "- ", 2, 9), "- one two\n  three\n");
+/// ```
+pub fn wrapped(text: &str, first: &str, indent: usize, width: usize) -> String {
+    let spaces = " ".repeat(indent);
+    let options = textwrap::Options::new(width)
+        .initial_indent(first)
+        .subsequent_indent(&spaces)
+        .word_splitter(textwrap::WordSplitter::NoHyphenation)
+        .break_words(false);
+    textwrap::fill(text, options) + "\n"
+}
+
 /// Lines of CSV.
 pub(crate) fn csv<L>(lines: impl IntoIterator<Item = L>) -> Result<String>
 where

@@ -8,8 +8,8 @@
 //! needed. At test time each of them makes an expert, under the same head, and the more confident one speaks:
 //!
 //! 1. **Learning.** Local cross-entropy, over the classes of the current task alone. In the first epochs of each
-//!    task but the first only the head learns, so that θ_on is not torn about by rows that are still random. The
-//!    scales of the modules, and the compensation of the prefix, make the three kinds learn about equally fast.
+//!    task but the first only the head learns, so that θ_on is not torn about by rows that are still random. Learnt
+//!    factors, and the compensation of the prefix, bring the speeds of the three kinds closer together.
 //! 2. **Accumulation.** After every step, θ_off ← α·θ_off + (1 − α)·θ_on. θ_off is born as a copy of θ_on when the
 //!    second task begins.
 //! 3. **Ensemble.** p = max(softmax(o_on), softmax(o_off)), class by class.
@@ -123,8 +123,8 @@ impl Lae {
     }
 }
 
-/// p = max(softmax(o_on), softmax(o_off)), class by class: `[batch, classes]`, of one or more experts' logits.
-/// Rows do not sum to 1.
+/// p = max(softmax(o_on), softmax(o_off)), class by class: `[batch, classes]`, of one or more experts' logits
+/// (gqk/LAE, `eval_epoch`). Rows do not sum to 1.
 ///
 /// # Errors
 /// If there is no expert.
@@ -179,7 +179,7 @@ impl Learner for Lae {
             let loss = live.local_loss(&batch.images, &batch.labels, task, batch.view, key)?;
             let tape = live.into_tape();
             let loss = net.update(tape, loss)?;
-            // Accumulation: θ_off ← α·θ_off + (1 − α)·θ_on, scales included, frozen epochs too.
+            // Accumulation: θ_off ← α·θ_off + (1 − α)·θ_on, scales included, frozen epochs too (`post_train_step`).
             if let (Some(average), Some(current)) = (offline.as_ref(), net.pet()) {
                 *offline = Some(ema(average.clone(), current, alpha)?);
             }

@@ -17,6 +17,7 @@
 pub mod augment;
 mod backbone;
 mod embedded;
+mod frozen;
 mod head;
 pub mod layers;
 mod live;
@@ -34,8 +35,9 @@ pub mod vit;
 pub mod weights;
 
 pub use augment::Augment;
-pub use backbone::{Backbone, Encoder, Frozen, Normalise, targets, to_tensor};
+pub use backbone::{Backbone, Encoder, Normalise, targets, to_tensor};
 pub use embedded::embedded_weights;
+pub use frozen::Frozen;
 pub use head::{Classifier, Head, HeadInit};
 pub use layers::{cross_entropy, is_trainable};
 pub use live::{Live, Stem, Tape};

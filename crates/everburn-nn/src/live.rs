@@ -5,7 +5,8 @@ use everburn_core::profile::Part;
 use everburn_core::{ClassId, Error, Images, Key, Result, SeenClasses, View};
 
 use crate::augment::Augment;
-use crate::backbone::{Frozen, targets};
+use crate::backbone::targets;
+use crate::frozen::Frozen;
 use crate::head::Classifier;
 use crate::layers::{BatchStatistics, Norm, cross_entropy};
 use crate::network::{Trained, timed};

@@ -16,7 +16,8 @@ use everburn_core::{
 };
 
 use crate::augment::Augment;
-use crate::backbone::{Backbone, Encoder, Frozen};
+use crate::backbone::{Backbone, Encoder};
+use crate::frozen::Frozen;
 use crate::head::{Classifier, Head, HeadInit};
 use crate::layers::{Norm, is_trainable};
 use crate::live::{Live, Stem, Tape, columns};

@@ -226,6 +226,63 @@ fn counts_are_those_of_the_papers() {
 }
 
 #[test]
+fn settings_and_modules_agree_where_they_begin() {
+    let vit = small(&cpu());
+    for (settings, first) in [
+        (json!({"kind": "adaptformer"}), Some(0)),
+        (json!({"kind": "adapter", "blocks": 2}), Some(0)),
+        (json!({"kind": "lora", "blocks": [2, 1]}), Some(1)),
+        (json!({"kind": "prefix", "blocks": [2]}), Some(2)),
+        (json!({"kind": "vpt", "depth": "shallow"}), Some(0)),
+        (json!({"kind": "vpt", "depth": "deep"}), Some(0)),
+        (json!({"kind": "ssf"}), None),
+    ] {
+        let config: PetConfig = serde_json::from_value(settings.clone()).unwrap();
+        assert_eq!(config.first_block(), first, "{settings}");
+        assert_eq!(pet(settings, &vit).first_block(), first);
+    }
+}
+
+/// Width 16, 5 tokens, 3 blocks, MLP 24 wide; only the class token goes through the last block's.
+#[test]
+fn operations_by_hand() {
+    let vit = small(&cpu());
+    let plain = vit.config().macs();
+    assert_eq!(
+        plain,
+        4 * 16 * 48 + 3 * (5 * 4 * 256 + 2 * 25 * 16) + (5 + 5 + 1) * 2 * 16 * 24
+    );
+    for (settings, expected) in [
+        (
+            json!({"kind": "adapter", "blocks": 2, "bottleneck": 3}),
+            2 * 5 * 2 * 16 * 3,
+        ),
+        (
+            json!({"kind": "adaptformer", "bottleneck": 3}),
+            (5 + 5 + 1) * 2 * 16 * 3,
+        ),
+        (
+            json!({"kind": "lora", "blocks": 1, "rank": 2}),
+            5 * 2 * 2 * 2 * 16,
+        ),
+        (
+            json!({"kind": "lora", "blocks": [2], "rank": 2, "targets": ["fc1"]}),
+            2 * (16 + 24),
+        ),
+        (
+            json!({"kind": "prefix", "blocks": 1, "length": 4}),
+            5 * 2 * 4 * 16,
+        ),
+    ] {
+        assert_eq!(
+            pet(settings.clone(), &vit).macs(vit.config()),
+            expected,
+            "{settings}"
+        );
+    }
+}
+
+#[test]
 fn kinds_can_be_put_together_but_not_twice() {
     let (device, vit) = (cpu(), small(&cpu()));
     let of = |settings| serde_json::from_value::<PetConfig>(settings).unwrap();

@@ -1,6 +1,7 @@
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table as Grid};
 
 use super::{Differences, Report, Table};
+use crate::format::wrapped;
 
 /// A line under the head and nothing else, in the order of comfy-table's presets.
 const PRESET: &str = "     ──            ";
@@ -11,8 +12,8 @@ impl Report {
     pub fn terminal(&self, width: u16) -> String {
         let mut text = String::new();
         for table in &self.tables {
-            text += &wrapped(&table.name(), width, 2);
-            text += &wrapped(&table.caption(), width, 2);
+            text += &wrapped(&table.name(), "", 2, width.into());
+            text += &wrapped(&table.caption(), "", 2, width.into());
             text += &grid(table, width);
             text.push('\n');
             for differences in table.shown_differences() {
@@ -21,7 +22,12 @@ impl Report {
             }
         }
         for entry in self.legend() {
-            text += &wrapped(&format!("{}: {}", entry.term, entry.text), width, 2);
+            text += &wrapped(
+                &format!("{}: {}", entry.term, entry.text),
+                "",
+                2,
+                width.into(),
+            );
         }
         text
     }
@@ -72,27 +78,4 @@ fn text(mut grid: Grid) -> String {
 
 fn right(text: String) -> Cell {
     Cell::new(text).set_alignment(CellAlignment::Right)
-}
-
-/// A text broken at spaces into lines of at most `width` characters where words allow, further
-/// lines indented.
-fn wrapped(text: &str, width: u16, indent: usize) -> String {
-    let mut lines = String::new();
-    let mut used = 0;
-    for word in text.split_whitespace() {
-        let length = word.chars().count();
-        if used == 0 {
-            used = length;
-        } else if used + 1 + length <= usize::from(width) {
-            lines.push(' ');
-            used += 1 + length;
-        } else {
-            lines.push('\n');
-            lines += &" ".repeat(indent);
-            used = indent + length;
-        }
-        lines += word;
-    }
-    lines.push('\n');
-    lines
 }
