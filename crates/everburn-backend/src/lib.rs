@@ -32,8 +32,8 @@ pub use arrays::{from_array, from_state, reads, to_array, to_vec};
 pub use device::{DeviceChoice, DeviceInfo, DeviceKind, devices, is_asynchronous, use_this_thread};
 pub use optimiser::{AdamSettings, Group, Optimiser, Rule, SgdSettings};
 pub use params::{
-    Clipping, Grads, ParamInfo, collect_grads, ema, load_params, param_bytes, params, save_params,
-    track, untrack,
+    Clipping, Grads, ParamInfo, collect_grads, ema, load_params, load_params_of, param_bytes,
+    param_bytes_of, params, save_params, save_params_of, track, untrack,
 };
 pub use schedule::Schedule;
 

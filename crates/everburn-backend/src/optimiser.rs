@@ -13,7 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::Grads;
-use crate::params::follow_path;
+use crate::params::{follow_path, params};
 
 /// An update rule with PyTorch's meaning and defaults.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -71,6 +71,14 @@ impl Rule {
     /// AdamW with PyTorch's defaults.
     pub fn adamw() -> Self {
         Self::AdamW(AdamSettings::default())
+    }
+
+    /// How many moments of each parameter it keeps.
+    fn moments(&self) -> usize {
+        match self {
+            Self::Sgd(settings) => usize::from(settings.momentum > 0.0),
+            Self::Adam(_) | Self::AdamW(_) => 2,
+        }
     }
 
     /// Checks the settings.
@@ -280,10 +288,7 @@ impl Optimiser {
 
     /// Bytes of the moments.
     pub fn memory(&self) -> Memory {
-        let per_value = match self.rule {
-            Rule::Sgd(settings) => usize::from(settings.momentum > 0.0),
-            Rule::Adam(_) | Rule::AdamW(_) => 2,
-        };
+        let per_value = self.rule.moments();
         let values: usize = self.moments.values().map(|kept| kept.len).sum();
         Memory {
             kind: Kind::Optimiser,
@@ -318,11 +323,50 @@ impl Optimiser {
         Ok(state)
     }
 
-    /// Goes back to saved moments and rates.
+    /// Every parameter that has been stepped has the moments of the rule. They are as long as each other,
+    /// and no longer than it: shorter ones belong to a head that has grown since.
+    fn check_moments<M: Module>(&self, moments: &State, module: &M) -> Result<()> {
+        let count = self.rule.moments();
+        let steps: BTreeMap<String, u64> = moments.value("steps")?;
+        let mut lengths: BTreeMap<&str, Vec<usize>> = steps
+            .keys()
+            .map(|path| (path.as_str(), Vec::new()))
+            .collect();
+        for (name, array) in &moments.arrays {
+            let path = name.split_once('/').map_or(name.as_str(), |(path, _)| path);
+            let of_path = lengths.get_mut(path).ok_or_else(|| {
+                Error::state(
+                    format!("optimiser.{name}"),
+                    "no number of steps",
+                    "one in `steps`",
+                )
+            })?;
+            of_path.push(array.values.len());
+        }
+        let sizes: BTreeMap<String, usize> = (params(module).into_iter())
+            .map(|param| (param.path, param.shape.iter().product()))
+            .collect();
+        for (path, lengths) in lengths {
+            let largest = sizes.get(path).copied().unwrap_or(0);
+            let fits = |length: &usize| *length <= largest && Some(length) == lengths.first();
+            if lengths.len() != count || !lengths.iter().all(fits) {
+                let expected = format!("{count} of one length, at most {largest}");
+                return Err(Error::state(
+                    format!("optimiser.{path}"),
+                    format!("{lengths:?}"),
+                    expected,
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes back to saved moments and rates, of a module like this one.
     ///
     /// # Errors
-    /// If the state is of another rule or another number of groups.
-    pub fn restore(&mut self, state: &State, device: &Device) -> Result<()> {
+    /// If the state is of another rule, another number of groups or another module.
+    pub fn restore<M: Module>(&mut self, state: &State, module: &M, device: &Device) -> Result<()> {
+        self.check_moments(state, module)?;
         let rates: Vec<f64> = state.value("rates")?;
         if rates.len() != self.groups.len() {
             return Err(Error::state("rates", rates.len(), self.groups.len()));
@@ -482,7 +526,8 @@ mod tests {
                 module = straight.step(module, grads(3, t, &device)).unwrap();
             }
             let mut resumed = fresh();
-            resumed.restore(&straight.save().unwrap(), &device).unwrap();
+            let saved = straight.save().unwrap();
+            resumed.restore(&saved, &module, &device).unwrap();
             let mut copy = net(3, &device);
             copy.weight = Param::from_tensor(module.weight.val());
             for t in 4..8 {

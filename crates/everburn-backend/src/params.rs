@@ -75,8 +75,14 @@ pub fn params<M: Module>(module: &M) -> Vec<ParamInfo> {
 
 /// Bytes of a module's parameters, at 4 bytes each.
 pub fn param_bytes<M: Module>(module: &M) -> u64 {
+    param_bytes_of(module, |_| true)
+}
+
+/// [`param_bytes`] of those that `wanted` chooses by path.
+pub fn param_bytes_of<M: Module>(module: &M, wanted: impl Fn(&str) -> bool) -> u64 {
     let sizes = params(module).into_iter();
     4 * sizes
+        .filter(|p| wanted(&p.path))
         .map(|p| p.shape.iter().product::<usize>() as u64)
         .sum::<u64>()
 }
@@ -86,13 +92,25 @@ pub fn param_bytes<M: Module>(module: &M) -> u64 {
 /// # Errors
 /// If the device fails to hand them over.
 pub fn save_params<M: Module>(module: &M) -> Result<State> {
-    struct Visitor {
+    save_params_of(module, |_| true)
+}
+
+/// [`save_params`] for those that `wanted` chooses by path.
+///
+/// # Errors
+/// If the device fails to hand them over.
+pub fn save_params_of<M: Module>(module: &M, wanted: impl Fn(&str) -> bool) -> Result<State> {
+    struct Visitor<F> {
         path: Path,
+        wanted: F,
         state: Result<State>,
     }
-    impl ModuleVisitor for Visitor {
+    impl<F: Fn(&str) -> bool> ModuleVisitor for Visitor<F> {
         follow_path!();
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if !(self.wanted)(&self.path.join()) {
+                return;
+            }
             let array = to_array(&param.val());
             match (&mut self.state, array) {
                 (Ok(state), Ok(array)) => state.put(self.path.join(), array),
@@ -103,6 +121,7 @@ pub fn save_params<M: Module>(module: &M) -> Result<State> {
     }
     let mut visitor = Visitor {
         path: Path::default(),
+        wanted,
         state: Ok(State::default()),
     };
     module.visit(&mut visitor);
@@ -114,12 +133,25 @@ pub fn save_params<M: Module>(module: &M) -> Result<State> {
 /// # Errors
 /// If one is missing or has another shape. The module is consumed; keep a clone to fall back on.
 pub fn load_params<M: Module>(module: M, state: &State) -> Result<M> {
-    struct Mapper<'a> {
+    load_params_of(module, state, |_| true)
+}
+
+/// [`load_params`] for those that `wanted` chooses by path; the others stay.
+///
+/// # Errors
+/// As [`load_params`].
+pub fn load_params_of<M: Module>(
+    module: M,
+    state: &State,
+    wanted: impl Fn(&str) -> bool,
+) -> Result<M> {
+    struct Mapper<'a, F> {
         path: Path,
         state: &'a State,
+        wanted: F,
         error: Option<Error>,
     }
-    impl Mapper<'_> {
+    impl<F: Fn(&str) -> bool> Mapper<'_, F> {
         fn load<const D: usize>(&self, old: &Tensor<D>) -> Result<Tensor<D>> {
             let path = self.path.join();
             let array = self.state.array(&path)?;
@@ -130,9 +162,12 @@ pub fn load_params<M: Module>(module: M, state: &State) -> Result<M> {
             from_array(&path, array, &old.device())
         }
     }
-    impl ModuleMapper for Mapper<'_> {
+    impl<F: Fn(&str) -> bool> ModuleMapper for Mapper<'_, F> {
         follow_path!();
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            if !(self.wanted)(&self.path.join()) {
+                return param;
+            }
             let (id, old, mapper) = param.consume();
             let new = self.load(&old).unwrap_or_else(|error| {
                 self.error.get_or_insert(error);
@@ -144,6 +179,7 @@ pub fn load_params<M: Module>(module: M, state: &State) -> Result<M> {
     let mut mapper = Mapper {
         path: Path::default(),
         state,
+        wanted,
         error: None,
     };
     let module = module.map(&mut mapper);

@@ -31,10 +31,12 @@ fn recipe(tuning: Tuning, rule: Rule, rate: f64) -> Recipe {
     Recipe {
         tuning,
         pet: None,
+        unfrozen: Vec::new(),
         training: Training {
             rule,
             head_rate: rate,
             backbone_rate: rate,
+            pet_rate: None,
             weight_decay: 1e-4,
             clipping: Some(Clipping { max_norm: 10.0 }),
         },
@@ -138,6 +140,7 @@ fn a_new_class_in_mid_stream_grows_the_head_and_leaves_the_old_rows() {
         let info = TaskInfo {
             task: TaskId(1),
             classes: vec![ClassId(9)],
+            seen: 3,
             samples: 1,
             single_pass: true,
         };
@@ -287,6 +290,7 @@ fn a_diverging_loss_is_an_error() {
             rule: Rule::sgd(0.0),
             head_rate: 1e38,
             backbone_rate: 1e38,
+            pet_rate: None,
             weight_decay: 0.0,
             clipping: None,
         },

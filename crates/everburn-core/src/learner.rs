@@ -168,6 +168,9 @@ pub struct TaskInfo {
     pub task: TaskId,
     /// The classes of which it has samples, in the order of the stream's class order.
     pub classes: Vec<ClassId>,
+    /// How many classes have had samples by its end, in it or in an earlier task. Whoever teaches a task without
+    /// knowing the earlier ones counts its own classes, so a learner that has seen more goes by what it has seen.
+    pub seen: usize,
     /// How many samples it has.
     pub samples: usize,
     /// Whether each sample can be seen only once: then [`Source::Stream`] is the only source.

@@ -73,6 +73,14 @@ impl Array {
         }
     }
 
+    /// An array of 64-bit floats.
+    pub fn f64(shape: impl Into<Vec<usize>>, values: Vec<f64>) -> Self {
+        Self {
+            shape: shape.into(),
+            values: Values::F64(values),
+        }
+    }
+
     /// An array of bytes.
     pub fn u8(shape: impl Into<Vec<usize>>, values: Vec<u8>) -> Self {
         Self {
@@ -179,6 +187,22 @@ impl State {
                 name,
                 array.describe(),
                 format!("f32 with {D} sides"),
+            )),
+        }
+    }
+
+    /// The 64-bit floats of an array with as many sides as given, and its shape.
+    ///
+    /// # Errors
+    /// As [`f32`](Self::f32).
+    pub fn f64<const D: usize>(&self, name: &str) -> Result<([usize; D], &[f64])> {
+        let array = self.array(name)?;
+        match (&array.values, <[usize; D]>::try_from(&array.shape[..])) {
+            (Values::F64(values), Ok(shape)) if array.is_whole() => Ok((shape, values)),
+            _ => Err(Error::state(
+                name,
+                array.describe(),
+                format!("f64 with {D} sides"),
             )),
         }
     }

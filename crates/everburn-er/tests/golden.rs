@@ -124,10 +124,12 @@ fn recipe(tuning: Tuning, rule: Rule, rate: f64) -> Recipe {
     Recipe {
         tuning,
         pet: None,
+        unfrozen: Vec::new(),
         training: Training {
             rule,
             head_rate: rate,
             backbone_rate: rate,
+            pet_rate: None,
             weight_decay: 0.0,
             clipping: None,
         },

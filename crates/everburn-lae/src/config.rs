@@ -133,6 +133,11 @@ impl Config for LaeConfig {
             let found = self.recipe.tuning.name();
             return Err(Error::config("lae.recipe.tuning", found, "`pet`"));
         }
+        if !self.recipe.unfrozen.is_empty() {
+            let found = format!("{:?}", self.recipe.unfrozen);
+            let expected = "none: the offline module would meet another backbone";
+            return Err(Error::config("lae.recipe.unfrozen", found, expected));
+        }
         let epochs = self.recipe.epochs;
         if self.freeze_epochs > 0 && self.freeze_epochs >= epochs {
             let expected = format!(

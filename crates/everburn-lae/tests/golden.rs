@@ -382,6 +382,7 @@ fn three_tasks_are_learnt_as_by_the_official_code() {
                 let task = TaskInfo {
                     task: TaskId(t as u32),
                     classes: (first..first + size).map(|c| ClassId(c as u32)).collect(),
+                    seen: first + size,
                     samples: per_epoch * config.recipe.batch,
                     single_pass: false,
                 };

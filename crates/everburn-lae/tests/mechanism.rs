@@ -353,6 +353,8 @@ fn settings_out_of_their_domain_are_refused() {
     assert!(refused(&|c| c.alpha = f64::NAN).contains("lae.alpha"));
     assert!(refused(&|c| c.recipe.pet = None).contains("recipe.pet"));
     assert!(refused(&|c| c.recipe.tuning = Tuning::Full).contains("tuning"));
+    let parts = vec![everburn_nn::BackbonePart::Norms];
+    assert!(refused(&|c| c.recipe.unfrozen = parts.clone()).contains("lae.recipe.unfrozen"));
     assert!(refused(&|c| c.recipe.epochs = 0).contains("epochs"));
     assert!(refused(&|c| c.freeze_epochs = 3).contains("fewer than the 3 epochs"));
     assert!(refused(&|c| c.freeze_epochs = usize::MAX).contains("lae.freeze_epochs"));

@@ -7,6 +7,7 @@ use everburn_core::{Error, ImageShape, Images, Key, Result, State};
 use serde::{Deserialize, Serialize};
 
 use crate::layers::{BatchStatistics, Norm};
+use crate::pet::Pet;
 use crate::resample::resize_pos_embed;
 use crate::resnet::ResNet18;
 use crate::vit::{VisionTransformer, VitConfig};
@@ -98,6 +99,31 @@ impl Encoder {
         match self {
             Self::Vit(vit) => vit.forward(images),
             Self::ResNet(resnet) => resnet.forward(images, norm),
+        }
+    }
+
+    /// [`forward`](Self::forward) with modules that tune the network; `key` draws the dropout of training.
+    ///
+    /// # Errors
+    /// If there are modules and the network is no Vision Transformer, or they are for another one.
+    pub fn forward_with(
+        &self,
+        images: Tensor<4>,
+        pet: Option<&Pet>,
+        key: Option<Key>,
+        norm: &mut Norm<'_>,
+    ) -> Result<Tensor<2>> {
+        match (self, pet) {
+            (_, None) => Ok(self.forward(images, norm)),
+            (Self::Vit(vit), Some(pet)) => {
+                pet.check(vit)?;
+                let tokens = vit.embed_with(images, Some(pet));
+                Ok(vit.finish(tokens, 0, Some(pet), key))
+            }
+            (Self::ResNet(_), Some(_)) => Err(Error::unsupported(
+                "modules in a ResNet",
+                "parameter-efficient tuning needs a Vision Transformer",
+            )),
         }
     }
 

@@ -1,7 +1,7 @@
 //! The classifier on a backbone's features.
 
 use burn::module::{Module, Param};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Bool, Device, Tensor, TensorData};
 use everburn_backend::random;
 use everburn_core::{Checker, Key, Result};
 use schemars::JsonSchema;
@@ -79,6 +79,41 @@ pub struct Head {
 }
 
 impl Head {
+    /// With the rows that `chosen` says, one for each, as in another head of the same shape.
+    #[must_use]
+    pub fn with_rows_of(&self, other: &Self, chosen: &[bool]) -> Self {
+        let (weight, device) = (self.weight.val(), self.weight.val().device());
+        let data = TensorData::new(chosen.to_vec(), [chosen.len()]);
+        let rows = Tensor::<1, Bool>::from_data(data, &device);
+        let wide = rows.clone().unsqueeze_dim::<2>(1).expand(weight.dims());
+        let biases = self.bias.as_ref().zip(other.bias.as_ref());
+        let bias = biases.map(|(own, other)| own.val().mask_where(rows, other.val()));
+        Self {
+            weight: Param::from_tensor(weight.mask_where(wide, other.weight.val())),
+            bias: bias.map(Param::from_tensor),
+        }
+    }
+
+    /// With the rows that a head of more rows has after this one's.
+    #[must_use]
+    pub fn extended_by(&self, longer: &Self) -> Self {
+        let rows = self.weight.dims()[0];
+        fn extended<const D: usize>(own: Tensor<D>, longer: Tensor<D>, rows: usize) -> Tensor<D> {
+            let more = longer.dims()[0].saturating_sub(rows);
+            match more {
+                0 => own,
+                _ => Tensor::cat(vec![own, longer.narrow(0, rows, more)], 0),
+            }
+        }
+        let biases = self.bias.as_ref().zip(longer.bias.as_ref());
+        let bias = biases.map(|(own, longer)| extended(own.val(), longer.val(), rows));
+        let weight = extended(self.weight.val(), longer.weight.val(), rows);
+        Self {
+            weight: Param::from_tensor(weight),
+            bias: bias.map(Param::from_tensor),
+        }
+    }
+
     /// Features `[batch, dim]` to logits `[batch, classes]`.
     pub fn forward(&self, features: Tensor<2>, classifier: Classifier) -> Tensor<2> {
         let bias = self.bias.as_ref().map(Param::val);
@@ -94,6 +129,8 @@ pub enum HeadInit {
     Torch,
     /// Normal with this standard deviation, the bias 0.
     Normal(f32),
+    /// Normal with deviation 0.02, cut at ±2, the bias 0: timm's `trunc_normal_`.
+    Timm,
 }
 
 impl HeadInit {
@@ -106,6 +143,10 @@ impl HeadInit {
             ),
             Self::Normal(std) => (
                 random::normal(key.child("weight"), [1, dim], std, device),
+                Tensor::zeros([1], device),
+            ),
+            Self::Timm => (
+                random::truncated_normal(key.child("weight"), [1, dim], 0.02, 2.0, device),
                 Tensor::zeros([1], device),
             ),
         }

@@ -48,23 +48,35 @@ pub struct LayerNorm {
     pub weight: Param<Tensor<1>>,
     /// Shift, `[dim]`.
     pub bias: Param<Tensor<1>>,
+    #[module(skip)]
+    epsilon: f64,
 }
 
 impl LayerNorm {
     /// timm's epsilon.
     pub const EPSILON: f64 = 1e-6;
+    /// PyTorch's own.
+    pub const TORCH_EPSILON: f64 = 1e-5;
 
     /// Scale 1, shift 0.
     pub fn new(dim: usize, device: &Device) -> Self {
         Self {
             weight: Param::from_tensor(Tensor::ones([dim], device)),
             bias: Param::from_tensor(Tensor::zeros([dim], device)),
+            epsilon: Self::EPSILON,
         }
+    }
+
+    /// With another ε.
+    #[must_use]
+    pub fn with_epsilon(mut self, epsilon: f64) -> Self {
+        self.epsilon = epsilon;
+        self
     }
 
     /// Any `[.., dim]` to the same.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        kernels::layer_norm(x, self.weight.val(), self.bias.val(), Self::EPSILON)
+        kernels::layer_norm(x, self.weight.val(), self.bias.val(), self.epsilon)
     }
 }
 

@@ -14,13 +14,16 @@
 //! # Ok::<(), everburn_core::Error>(())
 //! ```
 
+mod alignment;
 pub mod augment;
 mod backbone;
 mod embedded;
 mod frozen;
+mod gaussians;
 mod head;
 pub mod layers;
 mod live;
+mod losses;
 mod method;
 mod network;
 pub mod pet;
@@ -34,10 +37,12 @@ mod training;
 pub mod vit;
 pub mod weights;
 
+pub use alignment::{Alignment, AlignmentConfig, Shrink};
 pub use augment::Augment;
 pub use backbone::{Backbone, Encoder, Normalise, targets, to_tensor};
 pub use embedded::embedded_weights;
 pub use frozen::Frozen;
+pub use gaussians::{ClassGaussians, Covariance};
 pub use head::{Classifier, Head, HeadInit};
 pub use layers::{cross_entropy, is_trainable};
 pub use live::{Live, Stem, Tape};
@@ -48,7 +53,7 @@ pub use preset::{Preset, Setting};
 pub use recipe::{Recipe, Trainee};
 pub use replay::Replay;
 pub use settings::{Choice, Config, Described, Settings};
-pub use training::{Training, Tuning};
+pub use training::{BackbonePart, Training, Tuning};
 pub use weights::{LoadReport, WeightFile};
 
 #[doc = include_str!("../README.md")]

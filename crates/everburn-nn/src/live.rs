@@ -82,11 +82,12 @@ impl Live<'_> {
     pub fn logits(&mut self, images: &Images, view: View, key: Key) -> Result<Tensor<2>> {
         let augmented = view == View::Train && !self.augment.is_none();
         let features = match (&self.trained.backbone, self.trained.pet.as_ref()) {
-            (Some(encoder), _) => {
+            (Some(encoder), pet) => {
                 let (pixels, mut statistics) = (self.pixels(images, augmented, key)?, Vec::new());
+                let (norm, dropout) = (&mut Norm::Train(&mut statistics), key.child("dropout"));
                 let features = timed(Part::Forward, self.device, || {
-                    encoder.forward(pixels, &mut Norm::Train(&mut statistics))
-                });
+                    encoder.forward_with(pixels, pet, Some(dropout), norm)
+                })?;
                 self.statistics.push(statistics);
                 features
             }
@@ -156,6 +157,23 @@ impl Live<'_> {
         view: View,
         key: Key,
     ) -> Result<Tensor<1>> {
+        let (logits, targets) = self.local(images, labels, classes, view, key)?;
+        Ok(cross_entropy(logits, targets))
+    }
+
+    /// Logits over some classes alone, `[batch, classes]`, and the numbers of the labels among them, `[batch]`: what
+    /// [`local_loss`](Self::local_loss) and other local losses are made of.
+    ///
+    /// # Errors
+    /// As [`local_loss`](Self::local_loss).
+    pub fn local(
+        &mut self,
+        images: &Images,
+        labels: &[ClassId],
+        classes: &[ClassId],
+        view: View,
+        key: Key,
+    ) -> Result<(Tensor<2>, Tensor<1, Int>)> {
         Self::check(images, labels)?;
         let logits = self.logits(images, view, key)?;
         let local = SeenClasses::from(classes.to_vec());
@@ -165,7 +183,7 @@ impl Live<'_> {
         }
         let targets = columns(&local, labels, self.device)?;
         let rows = columns(self.seen, local.as_slice(), self.device)?;
-        Ok(cross_entropy(logits.select(1, rows), targets))
+        Ok((logits.select(1, rows), targets))
     }
 
     /// Checks that each image has a label.

@@ -1,13 +1,11 @@
 //! A backbone under a linear head that grows with the classes: what the gradient-trained baselines
 //! share.
 
-use std::collections::BTreeMap;
-
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor};
 use everburn_backend::{
-    Clipping, Group, Optimiser, Rule, collect_grads, from_state, is_asynchronous, load_params,
-    param_bytes, params, save_params, to_vec, track, untrack,
+    Clipping, Group, Optimiser, collect_grads, from_state, is_asynchronous, load_params_of,
+    param_bytes, param_bytes_of, save_params_of, to_vec, track, untrack,
 };
 use everburn_cache::FeatureStore;
 use everburn_core::profile::{self, Part, span};
@@ -19,14 +17,15 @@ use crate::augment::Augment;
 use crate::backbone::{Backbone, Encoder};
 use crate::frozen::Frozen;
 use crate::head::{Classifier, Head, HeadInit};
-use crate::layers::{Norm, is_trainable};
+use crate::layers::{LayerNorm, Norm, is_trainable};
 use crate::live::{Live, Stem, Tape, columns};
+use crate::losses::Losses;
 use crate::pet::{Pet, PetConfig};
-use crate::training::{Training, Tuning};
+use crate::training::{BackbonePart, Training, Tuning};
 
 #[derive(Module, Debug)]
 pub(crate) struct Trained {
-    /// `None` when the backbone is frozen.
+    /// `None` when the backbone is frozen, all of it.
     pub(crate) backbone: Option<Encoder>,
     /// The modules that tune a frozen backbone, where there are any.
     pub(crate) pet: Option<Pet>,
@@ -50,41 +49,17 @@ pub struct Network {
     trained: Trained,
     tuning: Tuning,
     pet: Option<PetConfig>,
+    /// Parts of the backbone that train beside modules.
+    unfrozen: Vec<BackbonePart>,
     classifier: Classifier,
     augment: Augment,
-    rule: Rule,
     optimiser: Optimiser,
     clipping: Option<Clipping>,
     seen: SeenClasses,
     device: Device,
     head_key: Key,
     head_init: HeadInit,
-    /// Losses that an asynchronous device still holds.
-    unread: Vec<Tensor<1>>,
-}
-
-/// Steps after which the losses of an asynchronous device are read.
-///
-/// Reading one waits for all that was asked of the device before: the processor would prepare nothing
-/// while the device computes, and the device compute nothing while the processor prepares.
-const READ_EVERY: usize = 32;
-
-/// A loss, if it is a number: a diverged network would go on in silence.
-pub(crate) fn check_loss(training: impl Into<String>, loss: f32) -> Result<f32> {
-    if loss.is_finite() {
-        return Ok(loss);
-    }
-    Err(Error::other(
-        training,
-        format!("the loss is {loss}: it has diverged; try a smaller learning rate"),
-    ))
-}
-
-/// The mean of losses, read from the device at once.
-fn mean_loss(losses: &[Tensor<1>]) -> Result<f32> {
-    let _span = span(Part::Idle);
-    let values = to_vec(&Tensor::cat(losses.to_vec(), 0))?;
-    Ok(values.iter().sum::<f32>() / values.len().max(1) as f32)
+    losses: Losses,
 }
 
 /// Does a part of the work. Where time is watched, it ends when the device has done what was asked.
@@ -126,16 +101,16 @@ impl Network {
             },
             tuning,
             pet: None,
+            unfrozen: Vec::new(),
             classifier: Classifier::default(),
             augment,
-            rule: training.rule,
             optimiser: Optimiser::new(training.rule, GROUPS.map(group).to_vec())?,
             clipping: training.clipping,
             seen: SeenClasses::default(),
             device: device.clone(),
             head_key: key.child("head"),
             head_init: HeadInit::default(),
-            unread: Vec::new(),
+            losses: Losses::default(),
         })
     }
 
@@ -173,9 +148,94 @@ impl Network {
         Ok(self)
     }
 
+    /// With parts of the backbone trained beside the modules, at the backbone's rate. All of it is then computed
+    /// anew for each image, as where it is tuned as a whole.
+    ///
+    /// # Errors
+    /// If the tuning is another, or the backbone is no Vision Transformer.
+    pub fn with_unfrozen(mut self, parts: &[BackbonePart]) -> Result<Self> {
+        if parts.is_empty() {
+            return Ok(self);
+        }
+        if self.tuning != Tuning::Pet {
+            let expected = "`pet`, where parts of the backbone train beside modules";
+            return Err(Error::config("tuning", self.tuning.name(), expected));
+        }
+        let vit = self.frozen.backbone().as_vit()?.clone();
+        self.trained.backbone = Some(Encoder::Vit(vit));
+        self.unfrozen = parts.to_vec();
+        Ok(self)
+    }
+
+    /// With a new final norm in place of the pre-trained one: scale 1, shift 0, ε = 1e-5, as SLCA trains it.
+    ///
+    /// # Errors
+    /// If the norm is not trained, or the backbone is no Vision Transformer.
+    pub fn with_new_norm(mut self) -> Result<Self> {
+        let trains = self.is_unfrozen("norm.weight");
+        match &mut self.trained.backbone {
+            Some(Encoder::Vit(vit)) if trains => {
+                let dim = vit.config().dim;
+                vit.norm = LayerNorm::new(dim, &self.device).with_epsilon(LayerNorm::TORCH_EPSILON);
+                Ok(self)
+            }
+            _ => Err(Error::config(
+                "new_norm",
+                true,
+                "false, unless the final norm of a Vision Transformer is tuned",
+            )),
+        }
+    }
+
+    /// Whether a parameter of the backbone, by its path there, may differ from the pre-trained one.
+    fn is_unfrozen(&self, path: &str) -> bool {
+        match self.tuning {
+            Tuning::Frozen => false,
+            Tuning::Pet => self.unfrozen.iter().any(|part| part.contains(path)),
+            Tuning::Full => true,
+        }
+    }
+
+    /// Whether a parameter, by its path in [`Trained`], may differ from what the network began with.
+    fn is_own(&self, path: &str) -> bool {
+        path.strip_prefix("backbone.")
+            .is_none_or(|path| self.is_unfrozen(path))
+    }
+
     /// The modules that tune the backbone, where there are any.
     pub fn pet(&self) -> Option<&Pet> {
         self.trained.pet.as_ref()
+    }
+
+    /// The head; none before the first class.
+    pub fn head(&self) -> Option<&Head> {
+        self.trained.head.as_ref()
+    }
+
+    /// Puts a head in place of the network's own, with rows for the same classes.
+    ///
+    /// # Errors
+    /// If it has another shape.
+    pub fn set_head(&mut self, head: Head) -> Result<()> {
+        let bias = |head: &Head| head.bias.as_ref().map(|bias| bias.dims());
+        let shape = |head: &Head| (head.weight.dims(), bias(head));
+        let (found, expected) = (Some(shape(&head)), self.head().map(shape));
+        if found != expected {
+            let text = |shape| format!("{shape:?}");
+            return Err(Error::input("a head", text(found), text(expected)));
+        }
+        self.trained.head = Some(head);
+        Ok(())
+    }
+
+    /// How the head's rows become logits.
+    pub fn classifier(&self) -> Classifier {
+        self.classifier
+    }
+
+    /// The device that it is on.
+    pub fn device(&self) -> &Device {
+        &self.device
     }
 
     /// The classes seen.
@@ -245,7 +305,7 @@ impl Network {
 
     /// The network with a tape, for one step.
     pub fn live(&self) -> Live<'_> {
-        self.live_where(is_trainable)
+        self.live_where(|path| is_trainable(path) && self.is_own(path))
     }
 
     /// The network with a tape behind its head alone: what tunes the backbone gets no gradient, not even one
@@ -288,20 +348,28 @@ impl Network {
             }
             Ok::<_, Error>(trained)
         })?;
-        self.unread.push(loss.without_autodiff());
-        if is_asynchronous(&self.device) && self.unread.len() < READ_EVERY {
-            return Ok(None);
-        }
-        let unread = std::mem::take(&mut self.unread);
-        mean_loss(&unread).map(Some)
+        self.losses.push(loss, &device)
     }
 
-    /// Checks the losses not yet read, so that no network that has diverged is saved or asked.
-    fn check_unread(&self) -> Result<()> {
-        if self.unread.is_empty() {
-            return Ok(());
+    /// [`update`](Self::update) in which the head's rows of all classes but these stay as they are, to the bit: a
+    /// row without a gradient would still be moved by weight decay.
+    ///
+    /// # Errors
+    /// As [`update`](Self::update).
+    pub fn update_rows(
+        &mut self,
+        tape: Tape,
+        loss: Tensor<1>,
+        classes: &[ClassId],
+    ) -> Result<Option<f32>> {
+        let before = self.trained.head.clone();
+        let loss = self.update(tape, loss)?;
+        if let (Some(before), Some(after)) = (before, self.trained.head.take()) {
+            let seen = self.seen.as_slice().iter();
+            let chosen: Vec<bool> = seen.map(|class| classes.contains(class)).collect();
+            self.trained.head = Some(before.with_rows_of(&after, &chosen));
         }
-        check_loss("training", mean_loss(&self.unread)?).map(|_| ())
+        Ok(loss)
     }
 
     /// One step on the mean cross-entropy of a batch over all classes seen.
@@ -326,15 +394,13 @@ impl Network {
     /// # Errors
     /// If the images do not fit.
     pub fn features(&self, images: &Images) -> Result<Tensor<2>> {
-        match &self.trained.backbone {
-            None => match &self.trained.pet {
-                None => self.frozen.features(images),
-                Some(pet) => self.features_with(&self.stem(images)?, pet),
-            },
-            Some(encoder) => {
-                let backbone = self.frozen.backbone();
+        let backbone = self.frozen.backbone();
+        match (&self.trained.backbone, &self.trained.pet) {
+            (None, None) => self.frozen.features(images),
+            (None, Some(pet)) => self.features_with(&self.stem(images)?, pet),
+            (Some(encoder), pet) => {
                 let pixels = backbone.normalise(backbone.load(images, &self.device)?);
-                Ok(encoder.forward(pixels, &mut Norm::Eval))
+                encoder.forward_with(pixels, pet.as_ref(), None, &mut Norm::Eval)
             }
         }
     }
@@ -343,8 +409,12 @@ impl Network {
     /// kind, so it need be computed once.
     ///
     /// # Errors
-    /// If the images do not fit, or the backbone is no Vision Transformer.
+    /// If the images do not fit, the backbone is no Vision Transformer, or parts of it train.
     pub fn stem(&self, images: &Images) -> Result<Stem> {
+        if self.trained.backbone.is_some() {
+            let why = "parts of the backbone train, so nothing of it stays";
+            return Err(Error::unsupported("a stem", why));
+        }
         let backbone = self.frozen.backbone();
         if self.pet().is_some_and(|pet| pet.first_block().is_none()) {
             let pixels = backbone.load(images, &self.device)?;
@@ -367,7 +437,7 @@ impl Network {
     /// # Errors
     /// If no class has been seen.
     pub fn logits(&self, features: Tensor<2>) -> Result<Tensor<2>> {
-        self.check_unread()?;
+        self.losses.check()?;
         match &self.trained.head {
             Some(head) => Ok(head.forward(features, self.classifier)),
             None => Err(Error::unsupported("logits", "no class has been seen yet")),
@@ -411,7 +481,8 @@ impl Network {
         };
         match &self.trained.backbone {
             Some(encoder) => {
-                footprint.add(Kind::Trained, "backbone", param_bytes(encoder));
+                let own = param_bytes_of(encoder, |path| self.is_unfrozen(path));
+                footprint.add(Kind::Trained, "backbone", own);
                 footprint.add(Kind::Frozen, "backbone as it began", backbone.bytes());
             }
             None => footprint.add(Kind::Frozen, "backbone", backbone.bytes()),
@@ -431,17 +502,42 @@ impl Network {
     /// # Errors
     /// If the device fails.
     pub fn save(&self) -> Result<State> {
-        self.check_unread()?;
+        self.losses.check()?;
         let mut state = State::default();
-        state.nest("trained", save_params(&self.trained)?);
+        state.nest(
+            "trained",
+            save_params_of(&self.trained, |path| self.is_own(path))?,
+        );
         state.nest("optimiser", self.optimiser.save()?);
         state.put_value("seen", &self.seen)?;
         state.put_value("tuning", self.tuning)?;
         state.put_value("pet", &self.pet)?;
+        state.put_value("unfrozen", &self.unfrozen)?;
         state.put_value("backbone", self.frozen.backbone().identity())?;
         // Rows for classes yet to come are drawn from it.
         state.put_value("head_key", self.head_key)?;
         Ok(state)
+    }
+
+    /// A saved head of so many rows, for this network.
+    ///
+    /// # Errors
+    /// If it has another shape.
+    pub fn head_from_state(&self, state: &State, rows: usize) -> Result<Head> {
+        let weight = from_state::<2>(state, "weight", &self.device)?;
+        let bias = (self.classifier.has_bias())
+            .then(|| from_state::<1>(state, "bias", &self.device))
+            .transpose()?;
+        let expected = [rows, self.frozen.backbone().dim()];
+        let bias_fits = bias.as_ref().is_none_or(|bias| bias.dims() == [rows]);
+        if weight.dims() != expected || !bias_fits {
+            let found = format!("{:?}", weight.dims());
+            return Err(Error::state("head.weight", found, format!("{expected:?}")));
+        }
+        Ok(Head {
+            weight: Param::from_tensor(weight),
+            bias: bias.map(Param::from_tensor),
+        })
     }
 
     /// Goes back to a saved state.
@@ -460,82 +556,28 @@ impl Network {
             let text = |pet: &Option<PetConfig>| format!("{pet:?}");
             return Err(Error::state("pet", text(&pet), text(&self.pet)));
         }
+        let unfrozen: Vec<BackbonePart> = state.value("unfrozen")?;
+        if unfrozen != self.unfrozen {
+            let text = |parts: &[BackbonePart]| format!("{parts:?}");
+            let (found, expected) = (text(&unfrozen), text(&self.unfrozen));
+            return Err(Error::state("unfrozen", found, expected));
+        }
         let seen: SeenClasses = state.value("seen")?;
         let arrays = state.below("trained");
-        let head = if seen.is_empty() {
-            None
-        } else {
-            let weight = from_state::<2>(&arrays, "head.weight", &self.device)?;
-            let bias = (self.classifier.has_bias())
-                .then(|| from_state::<1>(&arrays, "head.bias", &self.device))
-                .transpose()?;
-            let [rows, dim] = weight.dims();
-            let bias_fits = bias.as_ref().is_none_or(|bias| bias.dims() == [rows]);
-            if rows != seen.len() || !bias_fits || dim != self.frozen.backbone().dim() {
-                let expected = format!("{:?}", [seen.len(), self.frozen.backbone().dim()]);
-                return Err(Error::state(
-                    "head.weight",
-                    format!("{:?}", [rows, dim]),
-                    expected,
-                ));
-            }
-            Some(Head {
-                weight: Param::from_tensor(weight),
-                bias: bias.map(Param::from_tensor),
-            })
+        let head = match seen.len() {
+            0 => None,
+            rows => Some(self.head_from_state(&arrays.below("head"), rows)?),
         };
         let shaped = Trained {
             backbone: self.trained.backbone.clone(),
             pet: self.trained.pet.clone(),
             head,
         };
-        let trained = load_params(shaped, &arrays)?;
+        let trained = load_params_of(shaped, &arrays, |path| self.is_own(path))?;
         let moments = state.below("optimiser");
-        check_moments(&moments, &trained, self.rule)?;
-        self.optimiser.restore(&moments, &self.device)?;
+        self.optimiser.restore(&moments, &trained, &self.device)?;
         (self.trained, self.seen, self.head_key) = (trained, seen, head_key);
-        self.unread.clear();
+        self.losses.clear();
         Ok(())
     }
-}
-
-/// Every parameter that has been stepped has the moments of the rule. They are as long as each other,
-/// and no longer than it: shorter ones belong to a head that has grown since.
-fn check_moments(moments: &State, trained: &Trained, rule: Rule) -> Result<()> {
-    let count = match rule {
-        Rule::Sgd(settings) => usize::from(settings.momentum > 0.0),
-        Rule::Adam(_) | Rule::AdamW(_) => 2,
-    };
-    let steps: BTreeMap<String, u64> = moments.value("steps")?;
-    let mut lengths: BTreeMap<&str, Vec<usize>> = steps
-        .keys()
-        .map(|path| (path.as_str(), Vec::new()))
-        .collect();
-    for (name, array) in &moments.arrays {
-        let path = name.split_once('/').map_or(name.as_str(), |(path, _)| path);
-        let of_path = lengths.get_mut(path).ok_or_else(|| {
-            Error::state(
-                format!("optimiser.{name}"),
-                "no number of steps",
-                "one in `steps`",
-            )
-        })?;
-        of_path.push(array.values.len());
-    }
-    let sizes: BTreeMap<String, usize> = (params(trained).into_iter())
-        .map(|param| (param.path, param.shape.iter().product()))
-        .collect();
-    for (path, lengths) in lengths {
-        let largest = sizes.get(path).copied().unwrap_or(0);
-        let fits = |length: &usize| *length <= largest && Some(length) == lengths.first();
-        if lengths.len() != count || !lengths.iter().all(fits) {
-            let expected = format!("{count} of one length, at most {largest}");
-            return Err(Error::state(
-                format!("optimiser.{path}"),
-                format!("{lengths:?}"),
-                expected,
-            ));
-        }
-    }
-    Ok(())
 }

@@ -6,9 +6,10 @@ use everburn_core::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::network::check_loss;
+use crate::losses::check_loss;
 use crate::{
-    Augment, Classifier, Config, Frozen, Network, PetConfig, Preset, Setting, Training, Tuning,
+    Augment, BackbonePart, Classifier, Config, Frozen, Network, PetConfig, Preset, Setting,
+    Training, Tuning,
 };
 
 /// How the gradient-trained baselines are trained: the same for all of them, so that they differ in
@@ -21,6 +22,10 @@ pub struct Recipe {
     /// The modules that are trained, where the tuning is `pet`. Published: an adapter, LoRA or a prefix (LAE).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pet: Option<PetConfig>,
+    /// Parts of the backbone that train beside the modules. Published: none (LAE), norms, biases and the class token
+    /// (SLCA++).
+    #[serde(default)]
+    pub unfrozen: Vec<BackbonePart>,
     /// Update rule and rates.
     pub training: Training,
     /// How the rates change over the epochs of a task (over nothing on a single-pass stream). Published
@@ -51,10 +56,12 @@ impl Recipe {
         Self {
             tuning: Tuning::Full,
             pet: None,
+            unfrozen: Vec::new(),
             training: Training {
                 rule: Rule::sgd(0.0),
                 head_rate: 0.1,
                 backbone_rate: 0.1,
+                pet_rate: None,
                 weight_decay: 0.0,
                 clipping: None,
             },
@@ -73,10 +80,12 @@ impl Recipe {
         Self {
             tuning: Tuning::Frozen,
             pet: None,
+            unfrozen: Vec::new(),
             training: Training {
                 rule: Rule::adam(),
                 head_rate: 5e-3,
                 backbone_rate: 0.0,
+                pet_rate: None,
                 weight_decay: 0.0,
                 clipping: None,
             },
@@ -96,6 +105,7 @@ impl Recipe {
             rule,
             head_rate,
             backbone_rate,
+            pet_rate: None,
             weight_decay,
             clipping: None,
         };
@@ -110,6 +120,7 @@ impl Recipe {
             (Preset::Paper, Tuning::Full, false) => Self {
                 tuning: Tuning::Full,
                 pet: None,
+                unfrozen: Vec::new(),
                 training: training(Rule::sgd(0.9), 0.01, 0.01, 5e-4),
                 schedule: Schedule::MultiStep {
                     milestones: vec![18],
@@ -126,6 +137,7 @@ impl Recipe {
             (Preset::Paper, Tuning::Pet, _) => Self {
                 tuning: Tuning::Pet,
                 pet: Some(PetConfig::default()),
+                unfrozen: Vec::new(),
                 training: training(Rule::adam(), 0.0028125, 0.0028125, 0.0),
                 schedule: Schedule::Constant,
                 augment: Augment::imagenet(),
@@ -144,6 +156,7 @@ impl Recipe {
             (Preset::Cpu, Tuning::Frozen, _) => Self {
                 tuning: Tuning::Frozen,
                 pet: None,
+                unfrozen: Vec::new(),
                 training: training(Rule::adam(), 5e-3, 0.0, 0.0),
                 schedule: Schedule::Constant,
                 augment: Augment::default(),
@@ -155,6 +168,7 @@ impl Recipe {
             (Preset::Cpu, Tuning::Full, false) => Self {
                 tuning: Tuning::Full,
                 pet: None,
+                unfrozen: Vec::new(),
                 training: training(Rule::adam(), 1e-3, 1e-4, 0.0),
                 schedule: Schedule::Constant,
                 augment: Augment::default(),
@@ -179,7 +193,8 @@ impl Recipe {
     /// The block before which all steps and predictions compute the same of an image, behind the first: so it can
     /// be computed once ([`Frozen::cut`]). Augmented images are others in each step.
     pub fn cut(&self) -> Option<usize> {
-        let pet = self.pet.as_ref().filter(|_| self.augment.is_none())?;
+        let stays = self.augment.is_none() && self.unfrozen.is_empty();
+        let pet = self.pet.as_ref().filter(|_| stays)?;
         pet.first_block().filter(|block| *block > 0)
     }
 
@@ -222,7 +237,9 @@ impl Recipe {
             &device,
         )?;
         match &self.pet {
-            Some(pet) => net.with_pet(pet, key.child("pet")),
+            Some(pet) => net
+                .with_pet(pet, key.child("pet"))?
+                .with_unfrozen(&self.unfrozen),
             None => Ok(net),
         }
     }
@@ -241,6 +258,11 @@ impl Config for Recipe {
                 let expected = format!("none, since the tuning is `{}`", tuning.name());
                 return Err(Error::config("recipe.pet", pet.name(), expected));
             }
+        }
+        if !self.unfrozen.is_empty() && self.tuning != Tuning::Pet {
+            let (found, tuning) = (format!("{:?}", self.unfrozen), self.tuning.name());
+            let expected = format!("none, since the tuning is `{tuning}`");
+            return Err(Error::config("recipe.unfrozen", found, expected));
         }
         self.training.validate()?;
         self.augment.validate()?;
@@ -287,6 +309,8 @@ pub struct Trainee {
     /// The network.
     pub net: Network,
     recipe: Recipe,
+    /// The rates of the next steps, before the schedule.
+    training: Training,
     source: Source,
 }
 
@@ -298,6 +322,7 @@ impl Trainee {
     pub fn new(recipe: Recipe, frozen: Frozen, key: Key) -> Result<Self> {
         Ok(Self {
             net: recipe.network(frozen, key)?,
+            training: recipe.training.clone(),
             recipe,
             source: Source::Stream,
         })
@@ -328,9 +353,15 @@ impl Trainee {
         }
     }
 
+    /// Other rates than the recipe's for the next steps, where a method has others for some tasks. Not part of the
+    /// state: to be said before each step.
+    pub fn set_training(&mut self, training: Training) {
+        self.training = training;
+    }
+
     /// Sets the learning rates of a step.
     fn schedule(&mut self, step: &Step) {
-        let training = &self.recipe.training;
+        let training = &self.training;
         let rate = |base| self.recipe.schedule.rate(base, step.epoch, step.epochs);
         self.net.set_rates(training, rate);
     }

@@ -41,6 +41,30 @@ impl std::str::FromStr for Tuning {
     }
 }
 
+/// A part of a Vision Transformer that trains beside modules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum BackbonePart {
+    /// Scale and shift of all layer norms.
+    Norms,
+    /// All biases.
+    Biases,
+    /// The class token.
+    ClassToken,
+}
+
+impl BackbonePart {
+    /// Whether a parameter, by its path in the backbone, belongs to it.
+    pub(crate) fn contains(self, path: &str) -> bool {
+        let mut names = path.split('.');
+        match self {
+            Self::Norms => names.any(|name| name.starts_with("norm")),
+            Self::Biases => names.next_back() == Some("bias"),
+            Self::ClassToken => names.next_back() == Some("cls_token"),
+        }
+    }
+}
+
 /// How a network is trained.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -55,7 +79,11 @@ pub struct Training {
     /// fine-tuning in SLCA), 0.0028125 and 0.00046875 (LAE's modules on CIFAR-100 and on ImageNet-R), 0.1 from
     /// scratch (RaptorMai).
     pub backbone_rate: f64,
-    /// Weight decay of both. Published: 5e-4 for full tuning (SLCA), else none.
+    /// Learning rate of the modules where it is another than the backbone's. Published: 0.005 in the first task and
+    /// 0.001 later (SLCA++).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pet_rate: Option<f64>,
+    /// Weight decay of all. Published: 5e-4 for full tuning (SLCA), else none.
     pub weight_decay: f64,
     /// Clipping of the gradients' norm, if any. Published: none.
     #[serde(default)]
@@ -67,6 +95,7 @@ impl Training {
     pub(crate) fn rate_of(&self, group: &str) -> f64 {
         match group {
             "head" => self.head_rate,
+            "pet" => self.pet_rate.unwrap_or(self.backbone_rate),
             _ => self.backbone_rate,
         }
     }
@@ -81,6 +110,7 @@ impl Training {
         for (field, value) in [
             ("head_rate", self.head_rate),
             ("backbone_rate", self.backbone_rate),
+            ("pet_rate", self.pet_rate.unwrap_or_default()),
             ("weight_decay", self.weight_decay),
         ] {
             check.within(

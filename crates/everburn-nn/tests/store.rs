@@ -128,6 +128,7 @@ fn network(frozen: Frozen, tuning: Tuning, augment: Augment) -> Network {
         rule: Rule::sgd(0.0),
         head_rate: 0.1,
         backbone_rate: 0.1,
+        pet_rate: None,
         weight_decay: 0.0,
         clipping: None,
     };

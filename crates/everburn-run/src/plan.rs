@@ -1,6 +1,4 @@
-use everburn_core::{
-    Borders, ClassId, Error, Learner, Order, Result, Source, Stage, TaskId, TaskInfo,
-};
+use everburn_core::{Borders, ClassId, Error, Learner, Order, Result, Source, Stage, TaskId};
 use everburn_stream::Manifest;
 
 use crate::Settings;
@@ -52,11 +50,12 @@ impl Plan {
         let positions = Positions::new(manifest);
         let mut stages = Vec::new();
         let only = only_segment(manifest, spec.offline, settings);
+        let mut infos = manifest.task_infos();
         for segment in segments(manifest, spec.offline) {
+            let info = segment.and_then(|_| infos.next());
             if only.is_some() && segment != only {
                 continue;
             }
-            let info = segment.and_then(|task| manifest.task_info(task));
             let asked = learner.stages(info.as_ref());
             let passes = asked
                 .iter()
@@ -146,9 +145,4 @@ fn check(method: &str, offline: bool, manifest: &Manifest, stage: &Stage) -> Res
         ),
         _ => Ok(()),
     }
-}
-
-/// The task's description for events; `None` without borders.
-pub(crate) fn task_info(manifest: &Manifest, task: Option<TaskId>) -> Option<TaskInfo> {
-    task.and_then(|task| manifest.task_info(task))
 }

@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 use everburn_core::profile::{Part, span};
 use everburn_core::{
     Batch, ClassId, Ctx, Error, Event, Footprint, ImageSource, Images, Key, Kind, Learner, Result,
-    SeenClasses, Source, Stage, Step, TaskId,
+    SeenClasses, Source, Stage, Step, TaskId, TaskInfo,
 };
 use everburn_eval::{
     AccountedMemory, ConfusionMatrix, Evaluation, History, Moment, Period, Prequential,
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Checkpoint;
 use crate::epoch::Epoch;
-use crate::plan::{Plan, only_segment, segments, task_info};
+use crate::plan::{Plan, only_segment, segments};
 use crate::positions::Positions;
 
 /// Images with their classes.
@@ -155,6 +155,8 @@ pub struct Runner<'a> {
     only_segment: Option<TaskId>,
     cursor: Cursor,
     positions: Positions,
+    /// What the learner is told of each task.
+    infos: Vec<TaskInfo>,
     /// Steps of all stages.
     planned_steps: u64,
     /// Whether the learner may see all samples again.
@@ -222,6 +224,7 @@ impl<'a> Runner<'a> {
             segments: segments(manifest, learner.spec().offline),
             only_segment: only_segment(manifest, learner.spec().offline, &settings),
             positions: Positions::new(manifest),
+            infos: manifest.task_infos().collect(),
             planned_steps: plan.steps() as u64,
             sees_all: (plan.stages.iter()).any(|planned| planned.stage.source == Source::AllSeen),
             material,
@@ -381,6 +384,12 @@ impl<'a> Runner<'a> {
         self.segments.get(self.cursor.segment).copied().flatten()
     }
 
+    /// The task's description for events; `None` without borders.
+    fn info(&self) -> Option<TaskInfo> {
+        let task = self.task()?;
+        self.infos.get(task.0 as usize).cloned()
+    }
+
     /// Whether the learner learns in this segment; if not it hears of the borders all the same, and so of
     /// the classes.
     fn learns(&self) -> bool {
@@ -409,7 +418,7 @@ impl<'a> Runner<'a> {
             self.cursor.phase = Phase::Done;
             return Ok(());
         }
-        let info = task_info(self.material.manifest, self.task());
+        let info = self.info();
         self.cursor.stage = 0;
         if let Some(info) = &info {
             self.event("task begin", &Event::TaskBegin(info.clone()))?;
@@ -446,7 +455,7 @@ impl<'a> Runner<'a> {
 
     fn end_task(&mut self) -> Result<()> {
         let (manifest, task) = (self.material.manifest, self.task());
-        if let Some(info) = task_info(manifest, task) {
+        if let Some(info) = self.info() {
             self.event("task end", &Event::TaskEnd(info))?;
         }
         let offline = self.learner.spec().offline;

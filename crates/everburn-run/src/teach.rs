@@ -36,6 +36,7 @@ pub fn teach(
     };
     let info = TaskInfo {
         task,
+        seen: classes.len(),
         classes,
         samples: labels.len(),
         single_pass: false,

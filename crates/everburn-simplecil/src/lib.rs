@@ -11,8 +11,7 @@
 use everburn_backend::to_vec;
 use everburn_core::{
     Array, Batch, Checker, ClassId, Ctx, Error, Event, Footprint, Images, Key, Kind, Learner,
-    Order, Output, Result, SeenClasses, Source, Spec, Stage, State, Step, StepLog, TaskInfo,
-    Values, View,
+    Order, Output, Result, SeenClasses, Source, Spec, Stage, State, Step, StepLog, TaskInfo, View,
 };
 use everburn_nn::{
     Config, Frozen, Method, Recipe, Setting, Settings, Tuning, from_value, to_value,
@@ -206,43 +205,27 @@ impl ClassMeans {
             "counts",
             Array::i64([self.counts.len()], self.counts.clone()),
         );
-        let sums = Array {
-            shape: vec![self.counts.len(), self.dim],
-            values: Values::F64(self.sums.clone()),
-        };
-        state.put("sums", sums);
+        let shape = [self.counts.len(), self.dim];
+        state.put("sums", Array::f64(shape, self.sums.clone()));
         Ok(state)
     }
 
     fn restored(&self, state: &State) -> Result<Self> {
         let seen: SeenClasses = state.value("seen")?;
         let counts = state.i64("counts")?.to_vec();
-        let array = state.array("sums")?;
-        let expected = [seen.len(), self.dim];
-        match &array.values {
-            Values::F64(sums)
-                if array.shape == expected
-                    && sums.len() == seen.len() * self.dim
-                    && counts.len() == seen.len()
-                    && counts.iter().all(|count| *count > 0) =>
-            {
-                let (dim, sums) = (self.dim, sums.clone());
-                Ok(Self {
-                    seen,
-                    dim,
-                    counts,
-                    sums,
-                })
-            }
-            _ => {
-                let found = format!("{:?} with counts {counts:?}", array.shape);
-                Err(Error::state(
-                    "sums",
-                    found,
-                    format!("f64 {expected:?}, a count above 0 for each"),
-                ))
-            }
+        let (shape, sums) = state.f64::<2>("sums")?;
+        let (expected, dim) = ([seen.len(), self.dim], self.dim);
+        if shape != expected || counts.len() != seen.len() || counts.iter().any(|n| *n <= 0) {
+            let found = format!("{shape:?} with counts {counts:?}");
+            let expected = format!("{expected:?}, a count above 0 for each");
+            return Err(Error::state("sums", found, expected));
         }
+        Ok(Self {
+            seen,
+            dim,
+            counts,
+            sums: sums.to_vec(),
+        })
     }
 }
 

@@ -357,6 +357,7 @@ fn a_class_that_a_task_announces_without_samples_has_no_row() {
     let info = TaskInfo {
         task: TaskId(0),
         classes: vec![ClassId(2), ClassId(26), ClassId(99)],
+        seen: 3,
         samples: task.labels.len(),
         single_pass: false,
     };
@@ -379,6 +380,7 @@ fn the_stage_fits_the_stream() {
     let info = |single_pass| TaskInfo {
         task: TaskId(0),
         classes: vec![],
+        seen: 0,
         samples: 0,
         single_pass,
     };

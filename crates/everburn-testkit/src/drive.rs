@@ -67,6 +67,7 @@ pub fn script(learner: &dyn Learner, tasks: &[Task], flow: Flow, key: Key) -> Ve
         let info = (flow != Flow::Borderless).then(|| TaskInfo {
             task: TaskId(number as u32),
             classes: classes(&segment.labels),
+            seen: classes(&join(&segments[..=number]).labels).len(),
             samples: segment.labels.len(),
             single_pass: flow == Flow::SinglePass,
         });
@@ -80,9 +81,8 @@ pub fn script(learner: &dyn Learner, tasks: &[Task], flow: Flow, key: Key) -> Ve
             let key = key.at(index as u64);
             let event = |name: &str, event| Action::On(event, Ctx::new(key.child(name)));
             let source = match stage.source {
-                Source::Stream | Source::Task => segment,
+                Source::Stream | Source::Task | Source::Synthetic { .. } => segment,
                 Source::AllSeen => &seen,
-                Source::Synthetic { .. } => panic!("the toy driver has no synthetic stages"),
             };
             actions.push(event("begin", Event::StageBegin(stage.clone())));
             actions.extend(steps(
@@ -129,6 +129,10 @@ fn steps(
     let count = source.labels.len();
     let mut epochs = Vec::new();
     for epoch in 0..stage.epochs {
+        if let Source::Synthetic { steps } = stage.source {
+            epochs.extend((0..steps).map(|_| (epoch, Vec::new())));
+            continue;
+        }
         let groups: Vec<Vec<usize>> = match stage.order {
             Order::Stream => vec![(0..count).collect()],
             Order::Shuffled => vec![key.child("order").at(epoch as u64).permutation(count)],

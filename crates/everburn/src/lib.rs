@@ -24,6 +24,8 @@ pub use everburn_er_ace as er_ace;
 pub use everburn_lae as lae;
 #[cfg(feature = "simplecil")]
 pub use everburn_simplecil as simplecil;
+#[cfg(feature = "slca")]
+pub use everburn_slca as slca;
 
 // `cargo xtask new-method` adds lines above this one.
 

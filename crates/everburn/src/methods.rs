@@ -20,6 +20,10 @@ pub static METHODS: &[Method] = &[
     everburn_simplecil::NMC,
     #[cfg(feature = "lae")]
     everburn_lae::METHOD,
+    #[cfg(feature = "slca")]
+    everburn_slca::SLCA,
+    #[cfg(feature = "slca")]
+    everburn_slca::SLCA_PLUS,
     // `cargo xtask new-method` adds a line above this one.
     #[cfg(feature = "baselines")]
     everburn_baselines::JOINT,

@@ -22,6 +22,7 @@ fn losses_are_read_every_32_steps() {
         rule: Rule::adam(),
         head_rate: 0.01,
         backbone_rate: 0.01,
+        pet_rate: None,
         weight_decay: 0.0,
         clipping: Some(Clipping { max_norm: 1.0 }),
     };

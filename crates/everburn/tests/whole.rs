@@ -89,6 +89,7 @@ fn one_step(device: &everburn::backend::Device) -> Vec<f32> {
         rule: Rule::sgd(0.0),
         head_rate: 0.1,
         backbone_rate: 0.1,
+        pet_rate: None,
         weight_decay: 0.0,
         clipping: None,
     };

@@ -83,6 +83,7 @@ fn stages(learner: &dyn Learner) -> Vec<Stage> {
     let info = TaskInfo {
         task: TaskId(0),
         classes: vec![ClassId(26), ClassId(2)],
+        seen: 2,
         samples: 8,
         single_pass: false,
     };

@@ -332,8 +332,7 @@ pub enum AttentionPlace {
     After,
 }
 
-/// Low-rank changes ΔW = s·B·A, with A `[r, in]` uniform in ±1/√in and B `[out, r]` zero. (SLCA++ begins A with
-/// singular vectors of the weight, which is not offered yet.)
+/// Low-rank changes ΔW = s·B·A, with A `[r, in]` and B `[out, r]`, which begins as zero.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LoraConfig {
@@ -345,6 +344,8 @@ pub struct LoraConfig {
     pub scale: Scale,
     /// The weights that are changed. Published: keys and values (LAE), qkv (SLCA++).
     pub targets: Vec<LoraTarget>,
+    /// How A begins. Published: uniform (LAE), singular (SLCA++).
+    pub init: LoraInit,
 }
 
 impl Default for LoraConfig {
@@ -355,8 +356,20 @@ impl Default for LoraConfig {
             rank: 5,
             scale: Scale::Learnable,
             targets: vec![LoraTarget::Keys, LoraTarget::Values],
+            init: LoraInit::Uniform,
         }
     }
+}
+
+/// How A of a low-rank change begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum LoraInit {
+    /// Uniform in ±1/√in.
+    #[default]
+    Uniform,
+    /// The first r right singular vectors of the weight `[out, in]`: the inputs on which it acts most.
+    Singular,
 }
 
 /// A weight that a low-rank change is added to.

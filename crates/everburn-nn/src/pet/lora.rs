@@ -1,9 +1,11 @@
 use burn::module::{Module, Param};
-use burn::tensor::Tensor;
-use everburn_backend::{kernels, random};
-use everburn_core::Key;
+use burn::tensor::{Tensor, TensorData};
+use everburn_backend::{kernels, random, to_vec};
+use everburn_core::{Error, Key, Result};
+use faer::Mat;
 
-use super::{LoraConfig, LoraTarget, Scaler};
+use super::{LoraConfig, LoraInit, LoraTarget, Scaler};
+use crate::gaussians::eigen;
 use crate::vit::Block;
 
 /// A low-rank change ΔW = s·B·A of one weight.
@@ -19,14 +21,17 @@ pub struct Lora {
 
 impl Lora {
     /// A change of a weight `[in, out]` that begins as none.
-    fn new(config: &LoraConfig, weight: &Tensor<2>, key: Key) -> Self {
+    fn new(config: &LoraConfig, weight: &Tensor<2>, key: Key) -> Result<Self> {
         let ([inputs, outputs], device) = (weight.dims(), weight.device());
-        let a = random::torch_default(key, [config.rank, inputs], inputs, &device);
-        Self {
+        let a = match config.init {
+            LoraInit::Uniform => random::torch_default(key, [config.rank, inputs], inputs, &device),
+            LoraInit::Singular => singular(weight, config.rank)?,
+        };
+        Ok(Self {
             a: Param::from_tensor(a),
             b: Param::from_tensor(Tensor::zeros([outputs, config.rank], &device)),
             scaler: Scaler::new(config.scale, &device),
-        }
+        })
     }
 
     /// (s·B)ᵀ, `[r, out]`.
@@ -48,6 +53,27 @@ impl Lora {
     fn macs(&self) -> usize {
         self.a.val().shape().num_elements() + self.b.val().shape().num_elements()
     }
+}
+
+/// The first right singular vectors of Wᵀ `[out, in]`, with W `[in, out]` as ours is laid out, as the rows of a
+/// matrix `[rank, in]`: the eigenvectors of W·Wᵀ, in 64 bits. The sign of each is the solver's, and means nothing.
+fn singular(weight: &Tensor<2>, rank: usize) -> Result<Tensor<2>> {
+    let ([inputs, outputs], values) = (weight.dims(), to_vec(weight)?);
+    if rank > inputs.min(outputs) {
+        let expected = format!("at most {} for singular vectors", inputs.min(outputs));
+        return Err(Error::config("pet.rank", rank, expected));
+    }
+    let w = Mat::from_fn(inputs, outputs, |row, column| {
+        f64::from(values[row * outputs + column])
+    });
+    let (_, vectors) = eigen(&(&w * w.transpose())).ok_or_else(|| {
+        let why = "the eigenvalues of a weight do not converge";
+        Error::other("singular vectors", why)
+    })?;
+    let places = (0..rank).flat_map(|k| (0..inputs).map(move |row| (row, k)));
+    let values: Vec<f32> = places.map(|place| vectors[place] as f32).collect();
+    let data = TensorData::new(values, [rank, inputs]);
+    Ok(Tensor::from_data(data, &weight.device()))
 }
 
 /// `[batch, tokens, in]` times `[in, out]`, as one matrix product.
@@ -73,25 +99,26 @@ pub struct BlockLora {
 }
 
 impl BlockLora {
-    pub(super) fn new(config: &LoraConfig, block: &Block, key: Key) -> Self {
+    pub(super) fn new(config: &LoraConfig, block: &Block, key: Key) -> Result<Self> {
         let qkv = block.attn.qkv.weight.val();
         let [dim, _] = qkv.dims();
         let make = |target: LoraTarget, name: &str, weight: Tensor<2>| {
             let wanted = config.targets.contains(&target);
-            wanted.then(|| Lora::new(config, &weight, key.child(name)))
+            let make = || Lora::new(config, &weight, key.child(name));
+            wanted.then(make).transpose()
         };
-        let third = || qkv.clone().narrow(1, 0, dim);
-        Self {
+        let third = |number: usize| qkv.clone().narrow(1, number * dim, dim);
+        Ok(Self {
             thirds: [
-                make(LoraTarget::Queries, "queries", third()),
-                make(LoraTarget::Keys, "keys", third()),
-                make(LoraTarget::Values, "values", third()),
+                make(LoraTarget::Queries, "queries", third(0))?,
+                make(LoraTarget::Keys, "keys", third(1))?,
+                make(LoraTarget::Values, "values", third(2))?,
             ],
-            qkv: make(LoraTarget::Qkv, "qkv", qkv.clone()),
-            proj: make(LoraTarget::Proj, "proj", block.attn.proj.weight.val()),
-            fc1: make(LoraTarget::Fc1, "fc1", block.mlp.fc1.weight.val()),
-            fc2: make(LoraTarget::Fc2, "fc2", block.mlp.fc2.weight.val()),
-        }
+            qkv: make(LoraTarget::Qkv, "qkv", qkv.clone())?,
+            proj: make(LoraTarget::Proj, "proj", block.attn.proj.weight.val())?,
+            fc1: make(LoraTarget::Fc1, "fc1", block.mlp.fc1.weight.val())?,
+            fc2: make(LoraTarget::Fc2, "fc2", block.mlp.fc2.weight.val())?,
+        })
     }
 
     /// The fused projection `[batch, tokens, 3·dim]` of h `[batch, tokens, dim]`, changed.

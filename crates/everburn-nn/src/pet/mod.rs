@@ -36,8 +36,9 @@ use everburn_core::{Error, Key, Result};
 
 pub use adapter::{AdaptFormer, Adapter};
 pub use config::{
-    AdaptFormerConfig, AdapterConfig, AdapterNorm, AttentionPlace, Blocks, LoraConfig, LoraTarget,
-    MlpPlace, PetConfig, PrefixConfig, Scale, SsfConfig, VptConfig, VptDepth, VptInit, Width,
+    AdaptFormerConfig, AdapterConfig, AdapterNorm, AttentionPlace, Blocks, LoraConfig, LoraInit,
+    LoraTarget, MlpPlace, PetConfig, PrefixConfig, Scale, SsfConfig, VptConfig, VptDepth, VptInit,
+    Width,
 };
 pub(crate) use lora::add_to;
 pub use lora::{BlockLora, Lora};
@@ -165,7 +166,7 @@ impl Pet {
                 PetConfig::Adapter(config) => {
                     put(&mut pet.adapter, Adapter::new(config, dim, key, device)?)
                 }
-                PetConfig::Lora(config) => put(&mut pet.lora, BlockLora::new(config, block, key)),
+                PetConfig::Lora(config) => put(&mut pet.lora, BlockLora::new(config, block, key)?),
                 PetConfig::Prefix(config) => {
                     put(&mut pet.prefix, Prefix::new(config, dim, key, device))
                 }

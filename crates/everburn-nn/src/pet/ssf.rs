@@ -46,10 +46,8 @@ impl ScaleShift {
     }
 
     pub(super) fn fold_into_norm(&self, norm: &mut LayerNorm) {
-        *norm = LayerNorm {
-            weight: Param::from_tensor(norm.weight.val() * self.scale.val()),
-            bias: Param::from_tensor(self.fold_bias(norm.bias.val())),
-        };
+        norm.weight = Param::from_tensor(norm.weight.val() * self.scale.val());
+        norm.bias = Param::from_tensor(self.fold_bias(norm.bias.val()));
     }
 }
 

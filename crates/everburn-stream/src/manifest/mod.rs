@@ -70,12 +70,23 @@ impl Manifest {
 
     /// What a learner is told of a task at its border, if there is such a task.
     pub fn task_info(&self, task: TaskId) -> Option<TaskInfo> {
-        let found = self.task(task)?;
-        Some(TaskInfo {
-            task,
-            classes: found.classes.clone(),
-            samples: found.indices.len(),
-            single_pass: self.online,
+        self.task_infos().nth(task.0 as usize)
+    }
+
+    /// What a learner is told of each task, in order.
+    pub fn task_infos(&self) -> impl Iterator<Item = TaskInfo> {
+        let mut seen = SeenClasses::default();
+        self.tasks().map(move |(task, found)| {
+            for class in &found.classes {
+                seen.insert(*class);
+            }
+            TaskInfo {
+                task,
+                classes: found.classes.clone(),
+                seen: seen.len(),
+                samples: found.indices.len(),
+                single_pass: self.online,
+            }
         })
     }
 
@@ -247,6 +258,8 @@ mod tests {
         assert_eq!(sample().indices().collect::<Vec<_>>(), [0, 2, 4, 1, 3]);
         let info = sample().task_info(TaskId(2)).unwrap();
         assert_eq!((info.samples, info.classes), (2, vec![ClassId(0)]));
+        let seen: Vec<usize> = sample().task_infos().map(|info| info.seen).collect();
+        assert_eq!(seen, [1, 1, 2]);
         assert_eq!(sample().task_info(TaskId(3)), None);
     }
 
