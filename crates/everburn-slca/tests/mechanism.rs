@@ -1,0 +1,847 @@
+//! What SLCA is made of, each part on its own: rates, frozen heads, statistics, alignment, and heads that come back.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use burn::module::Param;
+use burn::tensor::{Tensor, TensorData};
+use everburn_backend::{Device, DeviceChoice, Rule, Schedule, save_params, to_vec};
+use everburn_core::{
+    ClassId, Event, ImageShape, Key, Kind, Learner, Source, State, Step, TaskId, TaskInfo, Values,
+};
+use everburn_nn::vit::VitConfig;
+use everburn_nn::{
+    Alignment, AlignmentConfig, Backbone, ClassGaussians, Classifier, Covariance, Frozen, Head,
+    Normalise, Preset, Setting, Shrink, Tuning, cross_entropy, targets,
+};
+use everburn_slca::{
+    LogitNorm, Loss, Shrinkage, Slca, SlcaConfig, normalised_by_task, symmetric_cross_entropy,
+};
+use everburn_testkit::drive::{Action, Flow, Task, script, toy_task};
+
+const SMALL: ImageShape = ImageShape::new(8, 8, 3);
+/// Width of a feature of [`frozen`].
+const DIM: usize = 16;
+
+fn cpu() -> Device {
+    DeviceChoice::CPU.open().unwrap()
+}
+
+fn frozen() -> Frozen {
+    let config = VitConfig {
+        image: 8,
+        patch: 4,
+        dim: DIM,
+        depth: 2,
+        heads: 2,
+        hidden: 32,
+    };
+    let backbone = Backbone::vit(config, Normalise::HALF, Key::from_seed(1), &cpu()).unwrap();
+    Frozen::new(backbone, &cpu())
+}
+
+/// Small, and without momentum and decay, so that a step is rate times gradient.
+fn config(tuning: Tuning) -> SlcaConfig {
+    let setting = Setting {
+        preset: Preset::Cpu,
+        tuning,
+        from_scratch: false,
+    };
+    let mut config = match tuning {
+        Tuning::Pet => SlcaConfig::plus_preset(&setting),
+        _ => SlcaConfig::preset(&setting),
+    };
+    config.recipe.batch = 4;
+    config.recipe.online_batch = 4;
+    config.recipe.epochs = 2;
+    config.recipe.schedule = Schedule::Constant;
+    config.recipe.training.rule = Rule::sgd(0.0);
+    config.recipe.training.weight_decay = 0.0;
+    config.alignment.epochs = 2;
+    config.alignment.samples_per_class = 8;
+    config
+}
+
+fn learner(config: &SlcaConfig) -> Slca {
+    Slca::new(config.clone(), frozen(), Key::from_seed(2)).unwrap()
+}
+
+fn tasks() -> Vec<Task> {
+    let task = |classes: &[u32], number| toy_task(SMALL, classes, 8, Key::from_seed(number));
+    vec![task(&[26, 2], 1), task(&[18, 6], 2), task(&[9, 11], 3)]
+}
+
+fn actions(learner: &Slca) -> Vec<Action> {
+    script(learner, &tasks(), Flow::Tasks, Key::from_seed(3))
+}
+
+/// Calls `look` after each call to a learner, with its parameters before and after.
+fn watch(config: &SlcaConfig, mut look: impl FnMut(&Action, &Slca, &State, &State)) {
+    let mut learner = learner(config);
+    let mut before = State::default();
+    for action in actions(&learner) {
+        action.apply(&mut learner).unwrap();
+        let after = learner.save().unwrap().below("trained");
+        look(&action, &learner, &before, &after);
+        before = after;
+    }
+}
+
+fn values(state: &State, name: &str) -> Vec<f32> {
+    match state.arrays.get(name).map(|array| &array.values) {
+        Some(Values::F32(values)) => values.clone(),
+        _ => Vec::new(),
+    }
+}
+
+fn stage_of(action: &Action) -> Option<&str> {
+    match action {
+        Action::On(Event::StageBegin(stage) | Event::StageEnd(stage), _) => Some(&stage.name),
+        _ => None,
+    }
+}
+
+/// Whether all parameters of the backbone are the same.
+fn same_backbone(a: &State, b: &State) -> bool {
+    let mut names = a.arrays.keys().filter(|name| !name.starts_with("head."));
+    names.all(|name| a.arrays[name] == b.arrays[name])
+}
+
+#[test]
+fn stages_are_the_representation_its_statistics_and_from_the_second_task_on_the_alignment() {
+    let learner = learner(&config(Tuning::Full));
+    let stages = |task, classes: usize, seen, samples, single_pass| {
+        let info = TaskInfo {
+            task: TaskId(task),
+            classes: (0..classes as u32).map(ClassId).collect(),
+            seen,
+            samples,
+            single_pass,
+        };
+        let stages = learner.stages(Some(&info)).into_iter();
+        stages
+            .map(|stage| (stage.name, stage.source, stage.epochs))
+            .collect::<Vec<_>>()
+    };
+    let stage = |name: &str, source, epochs| (name.to_owned(), source, epochs);
+    let train = stage("train", Source::Task, 2);
+    let statistics = stage("statistics", Source::Task, 1);
+    // As many steps in each epoch as classes.
+    let align = stage("align", Source::Synthetic { steps: 7 }, 2);
+    assert_eq!(
+        stages(0, 3, 3, 9, false),
+        [train.clone(), statistics.clone()]
+    );
+    assert_eq!(
+        stages(2, 2, 7, 9, false),
+        [train.clone(), statistics.clone(), align.clone()]
+    );
+    let online = stage("train", Source::Stream, 1);
+    assert_eq!(stages(2, 2, 7, 9, true), [online, align]);
+    // Nothing to align for: all heads are of this task, or there are no samples.
+    assert_eq!(stages(2, 7, 7, 9, false).len(), 2);
+    assert_eq!(stages(2, 0, 7, 0, false).len(), 2);
+    let mut slow = config(Tuning::Full);
+    slow.alignment.epochs = 0;
+    let learner = self::learner(&slow);
+    let info = TaskInfo {
+        task: TaskId(1),
+        classes: vec![ClassId(1)],
+        seen: 2,
+        samples: 4,
+        single_pass: false,
+    };
+    let names = learner.stages(Some(&info)).len();
+    assert_eq!(names, 1, "without alignment nobody needs statistics");
+}
+
+#[test]
+fn heads_of_earlier_tasks_stand_still_while_the_representation_learns() {
+    let mut config = config(Tuning::Full);
+    // Either alone would move rows without a gradient.
+    config.recipe.training.rule = Rule::sgd(0.9);
+    config.recipe.training.weight_decay = 0.1;
+    let (mut stage, mut steps) = (String::new(), 0);
+    watch(&config, |action, learner, before, after| {
+        stage = stage_of(action).map_or(stage.clone(), str::to_owned);
+        let Action::Observe(_, step, _) = action else {
+            return;
+        };
+        let old = 2 * step.task.unwrap().0 as usize;
+        if stage != "train" {
+            return;
+        }
+        steps += 1;
+        assert!(!same_backbone(before, after));
+        for (name, width) in [("head.weight", DIM), ("head.bias", 1)] {
+            let (before, after) = (values(before, name), values(after, name));
+            assert_eq!(before[..old * width], after[..old * width], "{name}");
+            assert_ne!(before[old * width..], after[old * width..], "{name}");
+        }
+        assert_eq!(learner.network().seen().len(), old + 2);
+    });
+    assert_eq!(steps, 3 * 2 * 4);
+}
+
+#[test]
+fn alignment_moves_all_heads_and_nothing_else_and_they_come_back() {
+    for tuning in [Tuning::Full, Tuning::Pet] {
+        let config = config(tuning);
+        let mut stage = String::new();
+        let mut snapshot = None;
+        let (mut aligned, mut recalled) = (0, 0);
+        watch(&config, |action, learner, before, after| {
+            let begins = matches!(action, Action::On(Event::StageBegin(_), _));
+            stage = stage_of(action).map_or(stage.clone(), str::to_owned);
+            let head = |state: &State| (values(state, "head.weight"), values(state, "head.bias"));
+            match (&*stage, action) {
+                ("statistics", Action::Observe(..)) => assert_eq!(before.arrays, after.arrays),
+                ("align", Action::Observe(..)) => {
+                    assert!(same_backbone(before, after));
+                    let (before, after) = (head(before), head(after));
+                    assert!(before.0.iter().zip(&after.0).all(|(a, b)| a != b));
+                    assert!(before.1.iter().zip(&after.1).all(|(a, b)| a != b));
+                    aligned += 1;
+                }
+                ("align", Action::On(Event::StageBegin(_), _)) => snapshot = Some(head(after)),
+                ("align", Action::On(Event::TaskBegin(_), _)) => {
+                    // Until the next task learns, the aligned heads predict; its rows are new.
+                    let (old, new) = (head(before), head(after));
+                    assert_eq!(old.0[..], new.0[..old.0.len()]);
+                    assert!(new.0.len() > old.0.len());
+                }
+                ("train", _) if begins => {
+                    if let Some((weight, bias)) = snapshot.take() {
+                        let (rows, now) = (head(before), head(after));
+                        assert_eq!(now.0[..weight.len()], weight);
+                        assert_eq!(now.1[..bias.len()], bias);
+                        assert_ne!(rows.0[..weight.len()], weight);
+                        assert_eq!(rows.0[weight.len()..], now.0[weight.len()..]);
+                        assert!(learner.unaligned().is_none());
+                        recalled += 1;
+                    }
+                }
+                _ => {}
+            }
+        });
+        // Two epochs of as many steps as classes, in the second and in the third task.
+        assert_eq!((aligned, recalled), (2 * (4 + 6), 1), "{tuning:?}");
+        assert!(snapshot.is_some(), "the last task's alignment stays");
+    }
+}
+
+/// How far the parameters of each kind move in the first step of a task, from a learner that was saved and restored
+/// before it.
+fn moved(config: &SlcaConfig, task: u32) -> [f64; 4] {
+    let mut learner = learner(config);
+    for action in actions(&learner) {
+        if let Action::Observe(_, step, _) = &action
+            && step.task == Some(TaskId(task))
+        {
+            let saved = learner.save().unwrap();
+            let mut restored = self::learner(config);
+            restored.restore(&saved).unwrap();
+            action.apply(&mut restored).unwrap();
+            let (before, after) = (
+                saved.below("trained"),
+                restored.save().unwrap().below("trained"),
+            );
+            let distance = |wanted: &dyn Fn(&str) -> bool| {
+                let names = before.arrays.keys().filter(|name| wanted(name));
+                let squares = names.flat_map(|name| {
+                    let (a, b) = (values(&before, name), values(&after, name));
+                    a.into_iter()
+                        .zip(b)
+                        .map(|(a, b)| f64::from(a - b).powi(2))
+                        .collect::<Vec<_>>()
+                });
+                squares.sum::<f64>().sqrt()
+            };
+            let is_norm = |name: &str| name.contains("norm");
+            return [
+                distance(&|name| name.starts_with("head.")),
+                distance(&|name| name.starts_with("backbone.") && !is_norm(name)),
+                distance(&|name| name.starts_with("backbone.") && is_norm(name)),
+                distance(&|name| name.starts_with("pet.")),
+            ];
+        }
+        action.apply(&mut learner).unwrap();
+    }
+    panic!("no step of task {task}");
+}
+
+#[test]
+fn each_rate_moves_its_own_parameters_after_save_and_restore() {
+    for task in [0, 1] {
+        let of = |head, backbone| {
+            let mut config = config(Tuning::Full);
+            config.recipe.training.head_rate = head;
+            config.recipe.training.backbone_rate = backbone;
+            moved(&config, task)
+        };
+        let [head, backbone, norms, _] = of(0.1, 0.0);
+        assert!(head > 0.0 && backbone == 0.0 && norms == 0.0);
+        let [head, backbone, norms, _] = of(0.0, 0.1);
+        assert!(head == 0.0 && backbone > 0.0 && norms > 0.0);
+    }
+    // A hundredth of the rate is a hundredth of the way, from where both are the same.
+    let of = |backbone| {
+        let mut config = config(Tuning::Full);
+        config.recipe.training.backbone_rate = backbone;
+        moved(&config, 0)
+    };
+    let (fast, slow) = (of(0.1), of(0.001));
+    assert_eq!(fast[0], slow[0]);
+    for part in [1, 2] {
+        assert!((fast[part] / slow[part] / 100.0 - 1.0).abs() < 0.02);
+    }
+}
+
+#[test]
+fn slca_plus_has_a_rate_for_modules_in_the_first_task_and_one_for_later() {
+    let of = |first, later, others, task| {
+        let mut config = config(Tuning::Pet);
+        config.first_pet_rate = first;
+        config.recipe.training.pet_rate = later;
+        config.recipe.training.backbone_rate = others;
+        moved(&config, task)
+    };
+    let only_modules = |[head, others, norms, modules]: [f64; 4]| {
+        assert!(head > 0.0 && others == 0.0 && norms == 0.0);
+        modules > 0.0
+    };
+    assert!(only_modules(of(Some(0.1), None, 0.0, 0)));
+    assert!(!only_modules(of(Some(0.1), None, 0.0, 1)));
+    assert!(!only_modules(of(Some(0.0), Some(0.1), 0.0, 0)));
+    assert!(only_modules(of(Some(0.0), Some(0.1), 0.0, 1)));
+    // And without a rate of their own they have the backbone's.
+    let [_, others, norms, modules] = of(Some(0.0), None, 0.1, 1);
+    assert!(others > 0.0 && norms > 0.0 && modules > 0.0);
+    let published = SlcaConfig::plus_cifar100();
+    assert_eq!(published.first_pet_rate, Some(0.005));
+    assert_eq!(published.recipe.training.backbone_rate, 0.001);
+}
+
+#[test]
+fn slca_plus_trains_low_rank_changes_norms_biases_and_the_class_token_alone() {
+    let config = config(Tuning::Pet);
+    let mut learner = learner(&config);
+    let device = cpu();
+    let images = &tasks()[0].images;
+    let features = |learner: &Slca| to_vec(&learner.network().features(images).unwrap()).unwrap();
+    let untouched = frozen().features(images).unwrap();
+    assert_eq!(features(&learner), to_vec(&untouched).unwrap(), "ΔW = 0");
+    let first = learner.save().unwrap();
+    for action in actions(&learner) {
+        action.apply(&mut learner).unwrap();
+    }
+    assert_ne!(features(&learner), to_vec(&untouched).unwrap());
+    let last = learner.save().unwrap();
+    let names: Vec<&String> = first.arrays.keys().collect();
+    let of = |part: &str| names.iter().filter(|name| name.contains(part)).count();
+    // Two layer norms in each of two blocks and the final one; six more biases in a block-pair each.
+    let backbone = of("trained.backbone");
+    assert_eq!(of("norm"), 2 * (2 * 2 + 1));
+    assert_eq!(of("cls_token"), 1);
+    assert_eq!(backbone, 10 + 1 + 2 * 4 + 1);
+    assert_eq!(of("trained.pet"), 2 * 2, "A and B of each qkv");
+    for name in names.iter().filter(|name| name.starts_with("trained.")) {
+        assert_ne!(first.arrays[*name], last.arrays[*name], "{name} learns");
+    }
+    // A checkpoint and a footprint hold these and not the backbone.
+    let whole = frozen().backbone().bytes();
+    let trained = learner.footprint().bytes(Kind::Trained);
+    assert!(trained < whole / 2, "{trained} of {whole}");
+    drop(device);
+}
+
+#[test]
+fn in_prediction_the_input_of_older_heads_is_scaled() {
+    let mut config = config(Tuning::Pet);
+    // So that the aligned heads are the unaligned ones but for the factor.
+    config.alignment.rate = 0.0;
+    config.shrink = Shrinkage::Sample { mu: 0.02 };
+    let mut learner = learner(&config);
+    for action in actions(&learner) {
+        action.apply(&mut learner).unwrap();
+    }
+    let (net, before) = (learner.network(), learner.unaligned().unwrap());
+    let head = net.head().unwrap();
+    let numbers = |tensor: Tensor<2>| to_vec(&tensor).unwrap();
+    let (now, before_weight) = (numbers(head.weight.val()), numbers(before.weight.val()));
+    for (row, factor) in [1.04, 1.04, 1.02, 1.02, 1.0, 1.0].into_iter().enumerate() {
+        for k in row * DIM..(row + 1) * DIM {
+            assert!((now[k] - factor * before_weight[k]).abs() < 1e-6, "{row}");
+        }
+    }
+    let bias = |head: &Head| to_vec(&head.bias.as_ref().unwrap().val()).unwrap();
+    assert_eq!(bias(head), bias(before), "the bias is no input");
+}
+
+#[test]
+fn samples_of_older_tasks_are_drawn_nearer_to_zero() {
+    let mut rng = Key::from_seed(1).rng();
+    let mut of = |shrink: Shrinkage, of, current| shrink.of(of, current, &mut rng);
+    let mean = Shrinkage::Mean { by: 0.1 };
+    assert_eq!(of(mean, 4, 4), Shrink::NONE);
+    assert!((of(mean, 0, 4).mean - 0.92).abs() < 1e-12);
+    assert_eq!(of(Shrinkage::None, 0, 4), Shrink::NONE);
+    let sample = Shrinkage::Sample { mu: 0.02 };
+    assert_eq!(of(sample, 4, 4), Shrink::NONE);
+    let drawn: Vec<f64> = (0..1000).map(|_| of(sample, 0, 4).sample).collect();
+    let (low, high) = (1.0 / (1.0 + 4.0 * 0.03), 1.0 / (1.0 + 4.0 * 0.01));
+    assert!(drawn.iter().all(|x| (low..=high).contains(x)));
+    let mean = drawn.iter().sum::<f64>() / 1000.0;
+    assert!((mean - 1.0 / 1.08).abs() < 0.003, "{mean}");
+}
+
+/// A head of these rows, without biases that matter.
+fn head(rows: &[f32], dim: usize) -> Head {
+    let classes = rows.len() / dim;
+    let weight = TensorData::new(rows.to_vec(), [classes, dim]);
+    Head {
+        weight: Param::from_tensor(Tensor::from_data(weight, &cpu())),
+        bias: Some(Param::from_tensor(Tensor::zeros([classes], &cpu()))),
+    }
+}
+
+fn alignment(epochs: usize, rate: f64) -> Alignment {
+    let mut alignment = Alignment::new(AlignmentConfig {
+        epochs,
+        samples_per_class: 16,
+        rate,
+        momentum: 0.9,
+        weight_decay: 0.0,
+    })
+    .unwrap();
+    alignment.begin(Key::from_seed(4));
+    alignment
+}
+
+/// Gaussians of classes with the same features at other places.
+fn gaussians(places: &[f32]) -> ClassGaussians {
+    let mut gaussians = ClassGaussians::new(2, Covariance::Full, 1e-4).unwrap();
+    for (class, place) in places.iter().enumerate() {
+        let around: Vec<f32> = [0.3, -0.2, 0.1, 0.4, -0.4, -0.2]
+            .iter()
+            .map(|x| x + place)
+            .collect();
+        gaussians.add(&around, &[ClassId(class as u32); 3]).unwrap();
+    }
+    gaussians.close().unwrap();
+    gaussians
+}
+
+/// The head after its alignment, and the losses.
+fn aligned(
+    mut alignment: Alignment,
+    gaussians: &ClassGaussians,
+    epochs: usize,
+    mut head: Head,
+) -> (Head, Vec<f32>) {
+    let classes = gaussians.seen().len();
+    let mut losses = Vec::new();
+    for index in 0..epochs * classes {
+        let step = Step {
+            task: None,
+            stage: 0,
+            epoch: index / classes,
+            epochs,
+            index,
+            steps: epochs * classes,
+        };
+        let none = |_: usize, _: &mut everburn_core::Rng| Shrink::NONE;
+        let (features, labels) = alignment.samples(gaussians, &step, none, &cpu()).unwrap();
+        let numbers: Vec<usize> = labels.iter().map(|class| class.0 as usize).collect();
+        let batch = (features, targets(&numbers, &cpu()));
+        let (next, loss) = alignment
+            .step(&head, Classifier::Linear, batch, &step, cross_entropy)
+            .unwrap();
+        head = next;
+        losses.extend(loss);
+    }
+    (head, losses)
+}
+
+fn weights(head: &Head) -> Vec<f32> {
+    to_vec(&head.weight.val()).unwrap()
+}
+
+#[test]
+fn alignment_of_one_class_is_a_no_op() {
+    let (after, losses) = aligned(
+        alignment(3, 0.1),
+        &gaussians(&[1.0]),
+        3,
+        head(&[0.5, -2.0], 2),
+    );
+    assert_eq!(weights(&after), [0.5, -2.0]);
+    assert!(losses.iter().all(|loss| *loss == 0.0));
+    // And a learner that has seen one class never aligns, and answers with it.
+    let mut learner = learner(&config(Tuning::Full));
+    let one = toy_task(SMALL, &[5], 8, Key::from_seed(1));
+    let actions = script(&learner, &[one.clone()], Flow::Tasks, Key::from_seed(3));
+    for action in actions {
+        action.apply(&mut learner).unwrap();
+    }
+    assert!(learner.unaligned().is_none());
+    let predicted = learner.predict(&one.images).unwrap().predicted();
+    assert!(predicted.iter().all(|class| *class == ClassId(5)));
+}
+
+#[test]
+fn alignment_puts_right_a_head_that_prefers_one_class() {
+    // The second row is five times as long: nearly everything is taken for the second class.
+    let biased = head(&[-0.1, -0.1, 0.5, 0.5], 2);
+    let gaussians = gaussians(&[1.0, 2.0]);
+    let right = |head: &Head| {
+        let device = cpu();
+        let features = [[1.0, 1.0], [2.0, 2.0]].concat();
+        let features = Tensor::from_data(TensorData::new(features, [2, 2]), &device);
+        let logits = to_vec(&head.forward(features, Classifier::Linear)).unwrap();
+        [logits[0] > logits[1], logits[3] > logits[2]]
+    };
+    assert_eq!(right(&biased), [false, true]);
+    let (after, losses) = aligned(alignment(40, 0.2), &gaussians, 40, biased);
+    assert_eq!(right(&after), [true, true]);
+    assert!(losses[losses.len() - 1] < 0.5 * losses[0], "{losses:?}");
+}
+
+#[test]
+fn with_equal_gaussians_the_loss_tends_to_that_of_guessing() {
+    let classes = [1.0; 4];
+    let rows = [3.0, 0.0, 0.0, -2.0, 1.0, 1.0, 0.5, 0.0];
+    let (_, losses) = aligned(alignment(40, 0.1), &gaussians(&classes), 40, head(&rows, 2));
+    let last = &losses[losses.len() - 20..];
+    let last = last.iter().sum::<f32>() / 20.0;
+    assert!((last - 4.0_f32.ln()).abs() < 0.05, "{last}");
+}
+
+#[test]
+fn an_epoch_has_as_many_samples_of_each_class_and_the_next_one_has_others() {
+    let gaussians = gaussians(&[0.0, 1.0, 2.0]);
+    let mut alignment = alignment(2, 0.1);
+    let mut epoch = |epoch: usize| {
+        let mut rows = Vec::new();
+        let mut counts = [0; 3];
+        for number in 0..3 {
+            let step = Step {
+                task: None,
+                stage: 2,
+                epoch,
+                epochs: 2,
+                index: epoch * 3 + number,
+                steps: 6,
+            };
+            let none = |_: usize, _: &mut everburn_core::Rng| Shrink::NONE;
+            let (features, labels) = alignment.samples(&gaussians, &step, none, &cpu()).unwrap();
+            assert_eq!(features.dims(), [16, 2]);
+            let mixed = labels.iter().any(|label| *label != labels[0]);
+            assert!(mixed, "batches are shuffled");
+            labels
+                .iter()
+                .for_each(|label| counts[label.0 as usize] += 1);
+            rows.extend(to_vec(&features).unwrap());
+        }
+        assert_eq!(counts, [16; 3]);
+        rows
+    };
+    let (first, second) = (epoch(0), epoch(1));
+    assert!(first.iter().zip(&second).all(|(a, b)| a != b));
+    assert_eq!(first, epoch(0), "the place decides, not what came before");
+}
+
+#[test]
+fn logits_are_divided_by_the_mean_of_the_tasks_norms() {
+    let device = cpu();
+    let of = |logits: [f32; 4], tasks: &[usize]| {
+        let logits = Tensor::<2>::from_data([logits], &device);
+        to_vec(&normalised_by_task(logits, tasks, 0.1)).unwrap()
+    };
+    let near = |found: Vec<f32>, expected: [f32; 4]| {
+        let pairs = found.iter().zip(expected);
+        assert!(
+            pairs.into_iter().all(|(a, b)| (a - b).abs() < 1e-4),
+            "{found:?}"
+        );
+    };
+    // Norms 5 and 5, not that of all four.
+    near(
+        of([3.0, 4.0, 0.0, 5.0], &[0, 0, 1, 1]),
+        [6.0, 8.0, 0.0, 10.0],
+    );
+    // Whatever the tasks are called, and in whatever order their classes stand.
+    near(
+        of([3.0, 0.0, 4.0, 5.0], &[7, 9, 7, 9]),
+        [6.0, 0.0, 8.0, 10.0],
+    );
+    near(
+        of([300.0, 400.0, 0.0, 500.0], &[0, 0, 1, 1]),
+        [6.0, 8.0, 0.0, 10.0],
+    );
+    // Norms 5 and 15.
+    near(
+        of([3.0, 4.0, 9.0, 12.0], &[0, 0, 1, 1]),
+        [3.0, 4.0, 9.0, 12.0],
+    );
+    // The gradient goes through the norm: along the logits themselves there is none.
+    let logits = Tensor::<2>::from_data([[3.0, 4.0, 0.0, 5.0]], &device);
+    let logits = logits.autodiff().require_grad();
+    let weights = Tensor::<2>::from_data([[1.0, -2.0, 0.5, 3.0]], &device);
+    let loss = (normalised_by_task(logits.clone(), &[0, 0, 1, 1], 0.1) * weights.autodiff()).sum();
+    let grad = to_vec(&logits.grad(&loss.backward()).unwrap()).unwrap();
+    let along: f32 = grad
+        .iter()
+        .zip([3.0, 4.0, 0.0, 5.0])
+        .map(|(g, l)| g * l)
+        .sum();
+    assert!(
+        along.abs() < 1e-3 && grad.iter().any(|g| g.abs() > 0.1),
+        "{grad:?}"
+    );
+    // A task whose logits are all 0.
+    let logits = Tensor::<2>::from_data([[0.0, 0.0, 1.0, 2.0]], &device);
+    let logits = logits.autodiff().require_grad();
+    let loss = normalised_by_task(logits.clone(), &[0, 0, 1, 1], 0.1);
+    let loss = cross_entropy(loss, targets(&[0], &device));
+    let grad = to_vec(&logits.grad(&loss.backward()).unwrap()).unwrap();
+    assert!(grad.iter().all(|g| g.is_finite()), "{grad:?}");
+}
+
+#[test]
+fn the_reverse_cross_entropy_is_bounded() {
+    let device = cpu();
+    let of = |logits: [f32; 3], a, b| {
+        let logits = Tensor::<2>::from_data([logits], &device);
+        to_vec(&symmetric_cross_entropy(
+            logits,
+            targets(&[1], &device),
+            a,
+            b,
+        ))
+        .unwrap()[0]
+    };
+    assert!(of([-50.0, 50.0, -50.0], 0.0, 1.0) < 1e-5, "sure and right");
+    let wrong = of([50.0, -50.0, -50.0], 0.0, 1.0);
+    assert!((wrong - 9.2103).abs() < 1e-3, "sure and wrong: {wrong}");
+    let halfway = of([0.0, 0.0, -50.0], 0.0, 1.0);
+    assert!((halfway - 9.2103 / 2.0).abs() < 1e-3, "{halfway}");
+    let both = of([0.3, -0.2, 0.7], 0.5, 0.25);
+    let apart = 0.5 * of([0.3, -0.2, 0.7], 1.0, 0.0) + 0.25 * of([0.3, -0.2, 0.7], 0.0, 1.0);
+    assert!((both - apart).abs() < 1e-6);
+}
+
+#[test]
+fn statistics_are_of_the_backbone_as_the_task_leaves_it_and_stay() {
+    let config = config(Tuning::Full);
+    let mut learner = learner(&config);
+    let all = tasks();
+    let mut first = None;
+    for action in actions(&learner) {
+        action.apply(&mut learner).unwrap();
+        if let Action::On(Event::StageEnd(stage), _) = &action
+            && stage.name == "statistics"
+        {
+            let gaussians = learner.gaussians();
+            let task = (gaussians.seen().len() - 2) / 2;
+            let features = to_vec(&learner.network().features(&all[task].images).unwrap()).unwrap();
+            for place in [2 * task, 2 * task + 1] {
+                let class = gaussians.seen().as_slice()[place];
+                let rows = features.chunks_exact(DIM).zip(&all[task].labels);
+                let own: Vec<&[f32]> = rows
+                    .filter(|(_, label)| **label == class)
+                    .map(|(row, _)| row)
+                    .collect();
+                assert_eq!(gaussians.count(place), own.len());
+                for d in 0..DIM {
+                    let mean = own.iter().map(|row| f64::from(row[d])).sum::<f64>() / 8.0;
+                    assert!((gaussians.mean(place)[d] - mean).abs() < 1e-5);
+                }
+            }
+            let kept = (gaussians.mean(0).to_vec(), gaussians.covariance(0));
+            assert_eq!(first.get_or_insert(kept.clone()), &kept);
+        }
+    }
+    assert_eq!(learner.gaussians().seen(), learner.network().seen());
+}
+
+#[test]
+fn on_a_single_pass_features_are_taken_in_as_they_pass() {
+    for tuning in [Tuning::Full, Tuning::Pet, Tuning::Frozen] {
+        let mut learner = learner(&config(tuning));
+        let actions = script(&learner, &tasks(), Flow::SinglePass, Key::from_seed(3));
+        for action in actions {
+            action.apply(&mut learner).unwrap();
+        }
+        let gaussians = learner.gaussians();
+        assert_eq!(gaussians.seen().len(), 6);
+        assert!((0..6).all(|class| gaussians.count(class) == 8));
+        assert!(learner.unaligned().is_some());
+    }
+}
+
+#[test]
+fn a_class_that_comes_again_counts_to_its_last_task() {
+    let task = |classes: &[u32], number| toy_task(SMALL, classes, 8, Key::from_seed(number));
+    let again = [task(&[1, 2], 1), task(&[3, 1], 2), task(&[4], 3)];
+    let mut learner = learner(&config(Tuning::Full));
+    for action in script(&learner, &again, Flow::Tasks, Key::from_seed(3)) {
+        action.apply(&mut learner).unwrap();
+    }
+    let order = learner.network().seen().as_slice().to_vec();
+    let tasks: Vec<usize> = learner.save().unwrap().value("task_of").unwrap();
+    for (class, task) in order.iter().zip(tasks) {
+        let expected = match class.0 {
+            2 => 0,
+            4 => 2,
+            _ => 1,
+        };
+        assert_eq!(task, expected, "class {class}");
+    }
+    let gaussians = learner.gaussians();
+    let counts = |class| gaussians.count(gaussians.seen().index(ClassId(class)).unwrap());
+    assert_eq!([1, 2, 3, 4].map(counts), [16, 8, 8, 8]);
+}
+
+#[test]
+fn a_new_final_norm_begins_at_one_and_zero() {
+    let mut config = config(Tuning::Full);
+    config.new_norm = true;
+    let net_of = |config: &SlcaConfig| learner(config).save().unwrap().below("trained");
+    let new = net_of(&config);
+    let name = |part: &str| {
+        let mut names = new.arrays.keys();
+        let found = names.find(|name| name.ends_with(&format!(".norm.{part}")));
+        found.unwrap().clone()
+    };
+    assert_eq!(values(&new, &name("weight")), [1.0; DIM]);
+    assert_eq!(values(&new, &name("bias")), [0.0; DIM]);
+    config.recipe.tuning = Tuning::Frozen;
+    let error = Slca::new(config, frozen(), Key::from_seed(1))
+        .err()
+        .unwrap();
+    assert!(error.to_string().contains("new_norm"), "{error}");
+}
+
+#[test]
+fn it_learns_and_alignment_makes_tasks_comparable() {
+    let device = cpu();
+    let shape = ImageShape::new(32, 32, 3);
+    let task = |classes: &[u32], number| toy_task(shape, classes, 6, Key::from_seed(number));
+    let tasks = [task(&[26, 2], 1), task(&[18, 6], 2), task(&[9, 11], 3)];
+    let right = |alignment| {
+        let mut config = config(Tuning::Full);
+        config.recipe.epochs = 3;
+        config.recipe.training.rule = Rule::sgd(0.9);
+        config.alignment.epochs = alignment;
+        config.alignment.samples_per_class = 64;
+        let frozen = Frozen::new(Backbone::embedded(&device).unwrap(), &device);
+        let mut learner = Slca::new(config, frozen, Key::from_seed(2)).unwrap();
+        for action in script(&learner, &tasks, Flow::Tasks, Key::from_seed(3)) {
+            action.apply(&mut learner).unwrap();
+        }
+        tasks
+            .iter()
+            .map(|task| task.accuracy(&learner))
+            .sum::<f64>()
+            / 3.0
+    };
+    let (without, with) = (right(0), right(5));
+    assert!(with > 0.9 && with > without, "{without} and {with}");
+}
+
+#[test]
+fn memory_grows_by_a_gaussian_and_a_row_for_each_class() {
+    let config = config(Tuning::Full);
+    let mut learner = learner(&config);
+    let mut held = Vec::new();
+    for action in actions(&learner) {
+        action.apply(&mut learner).unwrap();
+        if let Action::On(Event::TaskEnd(_), _) = action {
+            held.push(learner.footprint());
+        }
+    }
+    let statistics = |classes: usize| classes * (2 * DIM * (DIM + 1) + 8 * DIM + 16);
+    for (task, footprint) in held.iter().enumerate() {
+        let classes = 2 * (task + 1);
+        let of = |name: &str| {
+            let found = footprint.memory.iter().find(|memory| memory.name == name);
+            found.map_or(0, |memory| memory.bytes as usize)
+        };
+        assert_eq!(
+            footprint.bytes(Kind::Statistics),
+            statistics(classes) as u64
+        );
+        let head = 4 * classes * (DIM + 1);
+        assert_eq!(of("head"), head);
+        let before = if task == 0 { 0 } else { head };
+        assert_eq!(of("head before alignment"), before);
+    }
+    assert_eq!(
+        save_params(learner.network().head().unwrap())
+            .unwrap()
+            .array_bytes(),
+        4 * 6 * (DIM as u64 + 1)
+    );
+}
+
+#[test]
+fn without_borders_it_says_what_it_lacks() {
+    let mut learner = learner(&config(Tuning::Full));
+    let actions = script(&learner, &tasks(), Flow::Borderless, Key::from_seed(3));
+    let mut errors = actions
+        .iter()
+        .filter_map(|action| action.apply(&mut learner).err());
+    let error = errors.next().unwrap();
+    assert!(error.to_string().contains("borders"), "{error}");
+}
+
+#[test]
+fn settings_out_of_their_domain_are_refused() {
+    let refused = |tuning, change: &dyn Fn(&mut SlcaConfig)| {
+        let mut config = config(tuning);
+        change(&mut config);
+        let error = Slca::new(config, frozen(), Key::from_seed(1)).err();
+        error.unwrap().to_string()
+    };
+    let full = |change: &dyn Fn(&mut SlcaConfig)| refused(Tuning::Full, change);
+    assert!(full(&|c| c.jitter = -1.0).contains("slca.jitter"));
+    assert!(full(&|c| c.covariance = Covariance::LowRank { rank: 0 }).contains("rank"));
+    assert!(full(&|c| c.covariance = Covariance::LowRank { rank: DIM + 1 }).contains("width 16"));
+    assert!(full(&|c| c.shrink = Shrinkage::Mean { by: 1.5 }).contains("slca.shrink.by"));
+    assert!(full(&|c| c.shrink = Shrinkage::Sample { mu: 0.001 }).contains("slca.shrink.mu"));
+    assert!(full(&|c| c.logit_norm = LogitNorm::PerTask { tau: 0.0 }).contains("tau"));
+    assert!(full(&|c| c.loss = Loss::Symmetric { a: -1.0, b: 0.0 }).contains("slca.loss.a"));
+    assert!(full(&|c| c.loss = Loss::Symmetric { a: 0.0, b: 0.0 }).contains("slca.loss"));
+    assert!(full(&|c| c.first_pet_rate = Some(0.1)).contains("slca.first_pet_rate"));
+    assert!(full(&|c| c.alignment.samples_per_class = 0).contains("alignment.samples_per_class"));
+    assert!(full(&|c| c.alignment.rate = f64::NAN).contains("alignment.rate"));
+    assert!(full(&|c| c.alignment.momentum = 1.0).contains("momentum"));
+    assert!(full(&|c| c.recipe.epochs = 0).contains("epochs"));
+    let parts = vec![everburn_nn::BackbonePart::Norms];
+    assert!(full(&|c| c.recipe.unfrozen = parts.clone()).contains("recipe.unfrozen"));
+    let pet = |change: &dyn Fn(&mut SlcaConfig)| refused(Tuning::Pet, change);
+    assert!(pet(&|c| c.first_pet_rate = Some(-1.0)).contains("slca.first_pet_rate"));
+    assert!(pet(&|c| c.recipe.training.pet_rate = Some(-1.0)).contains("pet_rate"));
+    assert!(pet(&|c| c.recipe.pet = None).contains("recipe.pet"));
+}
+
+#[test]
+fn settings_are_read_from_toml_with_the_published_values_where_they_say_nothing() {
+    for published in [
+        SlcaConfig::cifar100(),
+        SlcaConfig::imagenet_r(),
+        SlcaConfig::plus_cifar100(),
+        SlcaConfig::plus_imagenet_r(),
+    ] {
+        let text = toml::to_string(&published).unwrap();
+        assert_eq!(toml::from_str::<SlcaConfig>(&text).unwrap(), published);
+    }
+    let published = SlcaConfig::cifar100();
+    let mut table: toml::Table = toml::from_str(&toml::to_string(&published).unwrap()).unwrap();
+    for key in ["loss", "covariance", "jitter", "logit_norm"] {
+        table.remove(key).unwrap();
+    }
+    assert_eq!(table.clone().try_into::<SlcaConfig>().unwrap(), published);
+    table.insert("tau".to_owned(), 0.1.into());
+    let error = table.try_into::<SlcaConfig>().unwrap_err().to_string();
+    assert!(error.contains("tau"), "{error}");
+}
