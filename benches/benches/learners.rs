@@ -1,11 +1,14 @@
 //! `observe` and `predict` of every method on digits, as the main job calls them: a frozen backbone
-//! whose features are cached, batches of a stream without task borders.
+//! whose features are cached, batches of a stream without task borders, or for methods that need them of one task with
+//! all classes.
 
 use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use everburn::core::{Batch, Ctx, Event, Key, Learner, Stage, Step};
+use everburn::core::{
+    Batch, Borders, ClassId, Ctx, Event, Key, Learner, SeenClasses, Stage, Step, TaskId, TaskInfo,
+};
 use everburn::data::{Dataset, Split};
 use everburn::methods::METHODS;
 use everburn::nn::{Frozen, Preset, Setting, Tuning};
@@ -22,9 +25,9 @@ fn batch(split: &Split, first: usize, stage: &Stage) -> Batch {
     Batch::new(images.to_images().unwrap(), labels, stage.view).unwrap()
 }
 
-fn step(index: usize) -> Step {
+fn step(index: usize, task: Option<TaskId>) -> Step {
     Step {
-        task: None,
+        task,
         stage: 0,
         epoch: 0,
         epochs: 1,
@@ -33,8 +36,12 @@ fn step(index: usize) -> Step {
     }
 }
 
-/// The learner at the beginning of its stage, and the stage.
-fn begun(name: &str, frozen: &Frozen) -> (Box<dyn Learner>, Stage) {
+/// The learner at the beginning of its stage, the stage, and the task, where it must be told of one.
+fn begun(
+    name: &str,
+    frozen: &Frozen,
+    classes: &[ClassId],
+) -> (Box<dyn Learner>, Stage, Option<TaskId>) {
     let method = everburn::methods::method(name).unwrap();
     let setting = Setting {
         preset: Preset::Cpu,
@@ -45,10 +52,20 @@ fn begun(name: &str, frozen: &Frozen) -> (Box<dyn Learner>, Stage) {
     let mut learner = method
         .build(settings, frozen.clone(), Key::from_seed(0))
         .unwrap();
-    let stage = learner.stages(None).remove(0);
     let cx = Ctx::new(Key::from_seed(1));
+    let info = (learner.spec().borders == Borders::Needed).then(|| TaskInfo {
+        task: TaskId(0),
+        classes: classes.to_vec(),
+        seen: classes.len(),
+        samples: OBSERVED,
+        single_pass: true,
+    });
+    if let Some(info) = &info {
+        learner.on(&Event::TaskBegin(info.clone()), &cx).unwrap();
+    }
+    let stage = learner.stages(info.as_ref()).remove(0);
     learner.on(&Event::StageBegin(stage.clone()), &cx).unwrap();
-    (learner, stage)
+    (learner, stage, info.map(|info| info.task))
 }
 
 fn learners(c: &mut Criterion) {
@@ -66,6 +83,7 @@ fn learners(c: &mut Criterion) {
         .unwrap();
     frozen.warm(&observed.images, |_, _| true).unwrap();
     frozen.warm(&predicted, |_, _| true).unwrap();
+    let classes = SeenClasses::from(train.labels.clone());
     let mut group = c.benchmark_group("learner");
     group
         .sample_size(10)
@@ -73,13 +91,13 @@ fn learners(c: &mut Criterion) {
         .measurement_time(Duration::from_millis(800));
     for method in METHODS {
         let name = method.name;
-        let (mut learner, stage) = begun(name, &frozen);
+        let (mut learner, stage, task) = begun(name, &frozen, classes.as_slice());
         let key = Key::from_seed(2);
         let mut index = 0;
         for first in (0..OBSERVED).step_by(stage.batch) {
             let cx = Ctx::new(key.at(index as u64));
             let batch = batch(&observed, first, &stage);
-            learner.observe(&batch, &step(index), &cx).unwrap();
+            learner.observe(&batch, &step(index, task), &cx).unwrap();
             index += 1;
         }
         group.throughput(Throughput::Elements(PREDICTED as u64));
@@ -92,7 +110,7 @@ fn learners(c: &mut Criterion) {
             b.iter(|| {
                 let cx = Ctx::new(key.at(index as u64));
                 index += 1;
-                learner.observe(&batch, &step(index), &cx).unwrap()
+                learner.observe(&batch, &step(index, task), &cx).unwrap()
             });
         });
     }

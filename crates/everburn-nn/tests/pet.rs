@@ -6,11 +6,12 @@ use everburn_backend::{
     Device, DeviceChoice, collect_grads, param_bytes, params, save_params, to_vec, track,
 };
 use everburn_cache::FeatureStore;
-use everburn_core::{ClassId, ImageShape, Images, Key, Values, View};
+use everburn_core::{ClassId, ImageShape, Images, Key, Kind, Values, View};
 use everburn_nn::pet::{Blocks, Pet};
 use everburn_nn::vit::{VisionTransformer, VitConfig};
 use everburn_nn::{
-    Augment, Backbone, Frozen, Network, Normalise, PetConfig, Preset, Recipe, Setting, Tuning,
+    Augment, Backbone, BackbonePart, Frozen, Network, Normalise, PetConfig, Preset, Recipe,
+    Setting, Tuning,
 };
 use serde_json::json;
 
@@ -461,6 +462,123 @@ fn only_the_modules_and_the_head_train() {
                 .any(|path| path.starts_with("optimiser.pet"))
         );
     }
+}
+
+#[test]
+fn low_rank_changes_can_begin_with_the_singular_vectors_of_their_weight() {
+    let vit = small(&cpu());
+    let rank = 3;
+    let begun = |targets: &[&str]| {
+        let lora = json!({"kind": "lora", "blocks": 1, "rank": rank, "targets": targets, "init": "singular"});
+        pet(lora, &vit).blocks.remove(0).lora.unwrap()
+    };
+    let (fused, third) = (begun(&["qkv", "proj", "fc1", "fc2"]), begun(&["keys"]));
+    let block = &vit.blocks[0];
+    let qkv = block.attn.qkv.weight.val();
+    let dim = qkv.dims()[0];
+    for (name, lora, weight) in [
+        ("qkv", &fused.qkv, qkv.clone()),
+        ("proj", &fused.proj, block.attn.proj.weight.val()),
+        ("fc1", &fused.fc1, block.mlp.fc1.weight.val()),
+        ("fc2", &fused.fc2, block.mlp.fc2.weight.val()),
+        ("keys", &third.thirds[1], qkv.narrow(1, dim, dim)),
+    ] {
+        let a = lora.as_ref().unwrap().a.val();
+        // Orthonormal rows.
+        let gram = values(a.clone().matmul(a.clone().transpose()));
+        for (place, value) in gram.iter().enumerate() {
+            let expected = f32::from(u8::from(place % (rank + 1) == 0));
+            assert!((value - expected).abs() < 1e-5, "{name}: {gram:?}");
+        }
+        // What the weight `[in, out]` makes of each is as long as no orthogonal input's image can be longer: singular
+        // values, descending, and none of the rest of the weight lies in them.
+        let images = a.clone().matmul(weight.clone());
+        let norms = values(images.clone().powi_scalar(2).sum_dim(1).sqrt());
+        assert!(norms.windows(2).all(|pair| pair[0] >= pair[1]), "{norms:?}");
+        let rest = weight - a.clone().transpose().matmul(images.clone());
+        let mixed = values(rest.clone().matmul(images.transpose()));
+        assert!(mixed.iter().all(|x| x.abs() < 1e-4), "{name}");
+        let mut longest = Tensor::<2>::ones([1, rest.dims()[0]], &cpu());
+        for _ in 0..30 {
+            let next = longest
+                .matmul(rest.clone())
+                .matmul(rest.clone().transpose());
+            let norm = next.clone().powi_scalar(2).sum().sqrt();
+            longest = next / norm.unsqueeze();
+        }
+        let of_rest = values(longest.matmul(rest).powi_scalar(2).sum_dim(1).sqrt());
+        assert!(
+            of_rest[0] <= norms[rank - 1] * 1.001,
+            "{name}: {of_rest:?}, {norms:?}"
+        );
+    }
+    let too_many = json!({"kind": "lora", "blocks": 1, "rank": 17, "init": "singular"});
+    let config: PetConfig = serde_json::from_value(too_many).unwrap();
+    let error = Pet::new(&config, &vit, key(1), &cpu()).err().unwrap();
+    assert!(error.to_string().contains("pet.rank"), "{error}");
+}
+
+#[test]
+fn parts_of_the_backbone_train_beside_modules_and_only_they_are_saved() {
+    let (images, labels) = (images(6), [0, 1, 0, 1, 0, 1].map(ClassId));
+    let recipe = |parts: Vec<BackbonePart>| Recipe {
+        pet: Some(serde_json::from_value(json!({"kind": "lora", "blocks": [1]})).unwrap()),
+        unfrozen: parts,
+        ..Recipe::preset(&Setting {
+            preset: Preset::Cpu,
+            tuning: Tuning::Pet,
+            from_scratch: false,
+        })
+    };
+    let network = |parts: Vec<BackbonePart>| {
+        let mut net = recipe(parts).network(frozen(), key(5)).unwrap();
+        net.see(&[ClassId(0), ClassId(1)]);
+        net
+    };
+    // Without a stem that stays, tokens before a block cannot be kept.
+    assert_eq!(recipe(vec![]).cut(), Some(1));
+    assert_eq!(recipe(vec![BackbonePart::Norms]).cut(), None);
+    let bytes = |net: &Network| net.footprint().bytes(Kind::Trained);
+    for (part, has) in [
+        (BackbonePart::Norms, "norm"),
+        (BackbonePart::Biases, ".bias"),
+        (BackbonePart::ClassToken, "cls_token"),
+    ] {
+        let mut net = network(vec![part]);
+        let before = net.save().unwrap();
+        let bare = network(vec![]);
+        let same = |a: &Network, b: &Network| {
+            let values = |net: &Network| values(net.features(&images).unwrap());
+            let pairs = values(a).into_iter().zip(values(b));
+            pairs.into_iter().all(|(a, b)| (a - b).abs() < 1e-5)
+        };
+        assert!(same(&net, &bare), "{part:?} begin as pre-trained");
+        for step in 0..2 {
+            net.step(&images, &labels, View::Train, key(step)).unwrap();
+        }
+        let after = net.save().unwrap();
+        let of_backbone = before
+            .arrays
+            .keys()
+            .filter(|path| path.starts_with("trained.backbone."));
+        assert!(of_backbone.clone().count() > 0);
+        for path in of_backbone {
+            assert!(path.contains(has), "{part:?}: {path}");
+            assert_ne!(before.arrays[path], after.arrays[path], "{path} learns");
+        }
+        let trained = after.below("trained").array_bytes();
+        assert_eq!(trained, bytes(&net), "{part:?}");
+        let mut restored = network(vec![part]);
+        restored.restore(&after).unwrap();
+        assert_eq!(restored.save().unwrap(), after);
+        assert!(same(&restored, &net) && !same(&net, &bare));
+        assert!(network(vec![]).restore(&after).is_err(), "{part:?}");
+        assert!(net.stem(&images).is_err(), "nothing stays");
+    }
+    let mut wrong = recipe(vec![BackbonePart::Norms]);
+    (wrong.tuning, wrong.pet) = (Tuning::Full, None);
+    let error = wrong.network(frozen(), key(5)).err().unwrap().to_string();
+    assert!(error.contains("recipe.unfrozen"), "{error}");
 }
 
 #[test]
