@@ -443,6 +443,8 @@ fn default_preprocess(dataset: &str) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use everburn::lae::LaeConfig;
+    use everburn::slca::SlcaConfig;
 
     #[test]
     fn seeds_are_ranges_or_lists() {
@@ -457,7 +459,7 @@ mod tests {
     }
 
     #[test]
-    fn all_ready_suites_are_right_and_those_of_lae_say_what_is_published() {
+    fn all_ready_suites_are_right_and_those_of_papers_say_what_is_published() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../suites");
         let mut read = BTreeMap::new();
         for entry in std::fs::read_dir(folder).unwrap() {
@@ -472,13 +474,19 @@ mod tests {
             }
         }
         assert!(read.len() > 8);
-        let published = |config: everburn::lae::LaeConfig| serde_json::to_value(config).unwrap();
-        let of = |suite: &str, row: &str| read[suite].settings[row].clone();
-        let imagenet_r = published(everburn::lae::LaeConfig::imagenet_r());
-        assert_eq!(of("imagenet-r-lae-vit-b16", "lae"), imagenet_r);
-        assert_eq!(of("domainnet-lae-vit-b16", "lae"), imagenet_r);
-        let cifar100 = published(everburn::lae::LaeConfig::cifar100());
-        assert_eq!(of("cifar100-lae-vit-b16", "lae/adapter"), cifar100);
+        let is = |suite: &str, row: &str, published: serde_json::Result<serde_json::Value>| {
+            assert_eq!(read[suite].settings[row], published.unwrap(), "{suite}, {row}");
+        };
+        let to_value = |config: LaeConfig| serde_json::to_value(config);
+        is("imagenet-r-lae-vit-b16", "lae", to_value(LaeConfig::imagenet_r()));
+        is("domainnet-lae-vit-b16", "lae", to_value(LaeConfig::imagenet_r()));
+        is("cifar100-lae-vit-b16", "lae/adapter", to_value(LaeConfig::cifar100()));
+        let to_value = |config: SlcaConfig| serde_json::to_value(config);
+        let (cifar100, imagenet_r) = ("cifar100-slca-vit-b16", "imagenet-r-slca-vit-b16");
+        is(cifar100, "slca", to_value(SlcaConfig::cifar100()));
+        is(cifar100, "slca-plus", to_value(SlcaConfig::plus_cifar100()));
+        is(imagenet_r, "slca", to_value(SlcaConfig::imagenet_r()));
+        is(imagenet_r, "slca-plus", to_value(SlcaConfig::plus_imagenet_r()));
     }
 
     #[test]
