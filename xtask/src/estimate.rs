@@ -186,7 +186,7 @@ pub fn trial(shared: &Shared, job: &Job, frozen: &Frozen, interval: Duration) ->
     let began = Instant::now();
     runner.learner().predict(&some)?;
     let predict = began.elapsed().as_secs_f64() / some.len().max(1) as f64;
-    let seconds = step * plan.steps() as f64 + predict * tested as f64;
+    let seconds = step * equal_steps(&plan) + predict * tested as f64;
 
     let mut growth = match ended {
         true => 0,
@@ -201,6 +201,17 @@ pub fn trial(shared: &Shared, job: &Job, frozen: &Frozen, interval: Duration) ->
         peak_bytes: peak_memory()
             .map(|bytes| (bytes + growth).saturating_sub(held.saturating_sub(most))),
     })
+}
+
+/// How many steps like those of the first stage are as much work as the whole plan, sample for sample. Steps without
+/// samples, such as an alignment's, count as none: they move a head and nothing else.
+fn equal_steps(plan: &Plan) -> f64 {
+    match plan.stages.first() {
+        Some(first) if first.samples > 0 => {
+            plan.samples() as f64 * first.steps as f64 / first.samples as f64
+        }
+        _ => plan.steps() as f64,
+    }
 }
 
 /// Bytes by which memories of past images will still grow.

@@ -475,18 +475,38 @@ mod tests {
         }
         assert!(read.len() > 8);
         let is = |suite: &str, row: &str, published: serde_json::Result<serde_json::Value>| {
-            assert_eq!(read[suite].settings[row], published.unwrap(), "{suite}, {row}");
+            assert_eq!(
+                read[suite].settings[row],
+                published.unwrap(),
+                "{suite}, {row}"
+            );
         };
         let to_value = |config: LaeConfig| serde_json::to_value(config);
-        is("imagenet-r-lae-vit-b16", "lae", to_value(LaeConfig::imagenet_r()));
-        is("domainnet-lae-vit-b16", "lae", to_value(LaeConfig::imagenet_r()));
-        is("cifar100-lae-vit-b16", "lae/adapter", to_value(LaeConfig::cifar100()));
+        is(
+            "imagenet-r-lae-vit-b16",
+            "lae",
+            to_value(LaeConfig::imagenet_r()),
+        );
+        is(
+            "domainnet-lae-vit-b16",
+            "lae",
+            to_value(LaeConfig::imagenet_r()),
+        );
+        is(
+            "cifar100-lae-vit-b16",
+            "lae/adapter",
+            to_value(LaeConfig::cifar100()),
+        );
         let to_value = |config: SlcaConfig| serde_json::to_value(config);
         let (cifar100, imagenet_r) = ("cifar100-slca-vit-b16", "imagenet-r-slca-vit-b16");
         is(cifar100, "slca", to_value(SlcaConfig::cifar100()));
         is(cifar100, "slca-plus", to_value(SlcaConfig::plus_cifar100()));
         is(imagenet_r, "slca", to_value(SlcaConfig::imagenet_r()));
-        is(imagenet_r, "slca-plus", to_value(SlcaConfig::plus_imagenet_r()));
+        is(
+            imagenet_r,
+            "slca-plus",
+            to_value(SlcaConfig::plus_imagenet_r()),
+        );
     }
 
     #[test]

@@ -32,10 +32,15 @@ pub struct AlignmentConfig {
     pub weight_decay: f64,
 }
 
+/// More would not fit into memory.
+const MAX_SAMPLES: usize = 1 << 16;
+
 impl Config for AlignmentConfig {
     fn validate(&self) -> Result<()> {
         let check = Checker::new("alignment");
-        check.positive("samples_per_class", self.samples_per_class)?;
+        let range = 1..=MAX_SAMPLES;
+        let expected = "a whole number from 1 to 65536";
+        check.within("samples_per_class", self.samples_per_class, range, expected)?;
         Rule::sgd(self.momentum).validate()?;
         for (field, value) in [("rate", self.rate), ("weight_decay", self.weight_decay)] {
             let expected = "a finite number of at least 0";
@@ -231,6 +236,8 @@ impl Alignment {
         let (key, moments) = (state.value("key")?, state.below("optimiser"));
         self.optimiser.restore(&moments, &head.cloned(), device)?;
         self.key = key;
+        // Another key may have another order for the same epoch.
+        self.order = (0, Vec::new());
         self.losses.clear();
         Ok(())
     }

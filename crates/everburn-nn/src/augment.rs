@@ -8,9 +8,10 @@ use burn::tensor::{Tensor, TensorData};
 use everburn_core::{Checker, Key, Result, Rng};
 use rand::RngExt as _;
 use schemars::JsonSchema;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
 use crate::resample::{Kernel, Window, resample_weights, stack_weights};
+use crate::settings::nothing_more;
 
 /// How an image is cut.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -36,15 +37,6 @@ pub enum Crop {
         /// The aspect ratio lies in `1/ratio..=ratio`, uniform in its logarithm; 4/3.
         ratio: f64,
     },
-}
-
-/// serde's `deny_unknown_fields` does not reach variants without fields: `{kind = "none", padding = 4}`
-/// would silently not pad.
-fn nothing_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(), D::Error> {
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Nothing {}
-    Nothing::deserialize(deserializer).map(|Nothing {}| ())
 }
 
 /// More would leave nothing of the largest image.

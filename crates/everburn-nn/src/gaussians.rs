@@ -3,20 +3,25 @@
 use everburn_core::{
     Array, Checker, ClassId, Error, Footprint, Kind, Result, Rng, SeenClasses, State,
 };
-use faer::{Mat, Side};
+use faer::Mat;
 use rand_distr::{Distribution, StandardNormal};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::linalg::{cholesky, eigen};
+use crate::settings::nothing_more;
+
 /// How the covariance of a class is kept. All are made of the unbiased covariance Σ of its features, of width D,
 /// plus ε on the diagonal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(tag = "kind", rename_all = "kebab-case")]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Covariance {
     /// All of it, as the lower triangle of its Cholesky factor: 2·D·(D + 1) bytes for a class.
     #[default]
+    #[serde(deserialize_with = "nothing_more")]
     Full,
     /// The variances alone: 4·D bytes.
+    #[serde(deserialize_with = "nothing_more")]
     Diagonal,
     /// The r directions of the largest variance, and what each feature varies besides, so that all variances
     /// are right and covariances as right as rank r allows: 4·D·(r + 1) bytes.
@@ -65,20 +70,25 @@ impl Covariance {
 struct Moments {
     count: usize,
     mean: Vec<f64>,
-    /// `[dim, dim]`.
+    /// `[dim, dim]`, or its diagonal, `[dim, 1]`, where nobody asks for more.
     scatter: Mat<f64>,
 }
 
 impl Moments {
     /// Of features `[count, dim]`, at least one.
-    fn of(features: &[f32], dim: usize) -> Self {
+    fn of(features: &[f32], dim: usize, covariance: Covariance) -> Self {
         let count = features.len() / dim;
         let value = |row: usize, column: usize| f64::from(features[row * dim + column]);
         let mean: Vec<f64> = (0..dim)
             .map(|column| (0..count).map(|row| value(row, column)).sum::<f64>() / count as f64)
             .collect();
         let centred = Mat::from_fn(count, dim, |row, column| value(row, column) - mean[column]);
-        let scatter = centred.transpose() * &centred;
+        let scatter = match covariance {
+            Covariance::Diagonal => Mat::from_fn(dim, 1, |d, _| {
+                (0..count).map(|row| centred[(row, d)].powi(2)).sum()
+            }),
+            Covariance::Full | Covariance::LowRank { .. } => centred.transpose() * &centred,
+        };
         Self {
             count,
             mean,
@@ -89,15 +99,14 @@ impl Moments {
     fn merge(&mut self, other: &Self) {
         let (old, new) = (self.count as f64, other.count as f64);
         let all = old + new;
-        let dim = self.mean.len();
-        let apart: Vec<f64> = (other.mean.iter().zip(&self.mean))
-            .map(|(b, a)| b - a)
-            .collect();
-        let weight = old * new / all;
-        for column in 0..dim {
-            for row in 0..dim {
+        let pairs = other.mean.iter().zip(&self.mean);
+        let apart: Vec<f64> = pairs.map(|(b, a)| b - a).collect();
+        let (weight, is_diagonal) = (old * new / all, self.scatter.ncols() == 1);
+        for column in 0..self.scatter.ncols() {
+            for row in 0..self.mean.len() {
+                let across = if is_diagonal { row } else { column };
                 self.scatter[(row, column)] +=
-                    other.scatter[(row, column)] + weight * apart[row] * apart[column];
+                    other.scatter[(row, column)] + weight * apart[row] * apart[across];
             }
         }
         for (mean, apart) in self.mean.iter_mut().zip(&apart) {
@@ -106,25 +115,34 @@ impl Moments {
         self.count += other.count;
     }
 
-    /// The unbiased covariance; of a single sample, which has none, zero.
+    /// The unbiased covariance, as far as the scatter goes; of a single sample, which has none, zero.
     fn covariance(&self) -> Mat<f64> {
         let divisor = self.count.saturating_sub(1).max(1) as f64;
-        Mat::from_fn(self.mean.len(), self.mean.len(), |row, column| {
+        let (rows, columns) = (self.scatter.nrows(), self.scatter.ncols());
+        Mat::from_fn(rows, columns, |row, column| {
             self.scatter[(row, column)] / divisor
         })
     }
 
     fn bytes(&self) -> u64 {
-        let dim = self.mean.len();
-        8 * (1 + dim + dim * dim) as u64
+        8 * (1 + self.mean.len() + self.scatter.nrows() * self.scatter.ncols()) as u64
     }
+}
+
+/// What is kept of a class.
+struct Complete {
+    class: ClassId,
+    count: usize,
+    mean: Vec<f64>,
+    factor: Vec<f32>,
+    jitter: f64,
 }
 
 /// Mean and covariance of the features of each class.
 ///
 /// Features are [`add`](Self::add)ed batch by batch. When a class is complete, [`close`](Self::close) computes
-/// what is kept of it, a factor of its covariance from which samples are drawn. A class that is met again is pooled
-/// with what was kept.
+/// what is kept of it, a factor of its covariance from which samples are drawn; until then its scatter takes 8·D² bytes (8·D of a
+/// diagonal one). A class that is met again is pooled with what was kept.
 ///
 /// ```
 /// use everburn_core::{ClassId, Key};
@@ -164,10 +182,11 @@ impl ClassGaussians {
     /// No class yet, for features of width `dim`; `jitter` is ε.
     ///
     /// # Errors
-    /// If the rank is 0 or above the width, or ε negative.
+    /// If the width or the rank is 0, the rank is above the width, or ε is negative.
     pub fn new(dim: usize, covariance: Covariance, jitter: f64) -> Result<Self> {
         covariance.validate()?;
         let check = Checker::new("covariance");
+        check.positive("width", dim)?;
         check.within("jitter", jitter, 0.0..f64::INFINITY, "0 or more")?;
         if let Covariance::LowRank { rank } = covariance {
             let expected = format!("at most the width {dim} of a feature");
@@ -197,16 +216,25 @@ impl ClassGaussians {
     }
 
     /// How many features a class was made of.
+    ///
+    /// # Panics
+    /// If there is no such class.
     pub fn count(&self, class: usize) -> usize {
         self.counts[class] as usize
     }
 
     /// μ of a class, `[dim]`.
+    ///
+    /// # Panics
+    /// If there is no such class.
     pub fn mean(&self, class: usize) -> &[f64] {
         &self.means[class * self.dim..(class + 1) * self.dim]
     }
 
     /// The covariance of what is [`sample`](Self::sample)d of a class, ε included: `[dim, dim]`.
+    ///
+    /// # Panics
+    /// If there is no such class.
     pub fn covariance(&self, class: usize) -> Vec<f64> {
         let (dim, factor) = (self.dim, self.factor(class));
         let at = |place: usize| f64::from(factor[place]);
@@ -252,12 +280,12 @@ impl ClassGaussians {
             return Err(Error::input("features", wrong, expected));
         }
         for class in SeenClasses::from(labels.to_vec()).as_slice() {
-            let rows = features.chunks_exact(self.dim.max(1)).zip(labels);
+            let rows = features.chunks_exact(self.dim).zip(labels);
             let own: Vec<f32> = rows
                 .filter(|(_, label)| *label == class)
                 .flat_map(|(row, _)| row.iter().copied())
                 .collect();
-            let new = Moments::of(&own, self.dim);
+            let new = Moments::of(&own, self.dim, self.covariance);
             match self.open.iter_mut().find(|(open, _)| open == class) {
                 Some((_, moments)) => moments.merge(&new),
                 None => self.open.push((*class, new)),
@@ -280,52 +308,63 @@ impl ClassGaussians {
     /// # Errors
     /// If a covariance cannot be factorised.
     pub fn close_but(&mut self, labels: &[ClassId]) -> Result<()> {
-        let open = std::mem::take(&mut self.open);
-        let (kept, complete) = open
-            .into_iter()
-            .partition(|(class, _)| labels.contains(class));
-        self.open = kept;
-        complete
-            .into_iter()
-            .try_for_each(|(class, moments)| self.complete(class, moments))
+        let is_complete = |(class, _): &(ClassId, Moments)| !labels.contains(class);
+        while let Some(place) = self.open.iter().position(is_complete) {
+            let (class, moments) = &self.open[place];
+            let complete = self.completed(*class, moments)?;
+            self.keep(complete);
+            self.open.remove(place);
+        }
+        Ok(())
     }
 
-    fn complete(&mut self, class: ClassId, mut moments: Moments) -> Result<()> {
+    /// What is to be kept of a class.
+    fn completed(&self, class: ClassId, moments: &Moments) -> Result<Complete> {
+        let mut pooled = None;
         if let Some(old) = self.seen.index(class) {
-            let mut pooled = self.kept_moments(old);
-            pooled.merge(&moments);
-            moments = pooled;
+            let mut kept = self.kept_moments(old);
+            kept.merge(moments);
+            pooled = Some(kept);
         }
+        let moments = pooled.as_ref().unwrap_or(moments);
         let (factor, jitter) = self.factorised(class, moments.covariance())?;
-        let place = self.seen.insert(class);
+        Ok(Complete {
+            class,
+            count: moments.count,
+            mean: moments.mean.clone(),
+            factor,
+            jitter,
+        })
+    }
+
+    fn keep(&mut self, complete: Complete) {
+        let place = self.seen.insert(complete.class);
         if place == self.counts.len() {
             self.counts.push(0);
             self.jitters.push(0.0);
-            self.means.extend(&moments.mean);
-            self.factors.extend(&factor);
+            self.means.extend(&complete.mean);
+            self.factors.extend(&complete.factor);
         }
-        self.counts[place] = moments.count as i64;
-        self.jitters[place] = jitter;
-        self.means[place * self.dim..(place + 1) * self.dim].copy_from_slice(&moments.mean);
-        let values = factor.len();
-        self.factors[place * values..(place + 1) * values].copy_from_slice(&factor);
-        Ok(())
+        self.counts[place] = complete.count as i64;
+        self.jitters[place] = complete.jitter;
+        self.means[place * self.dim..(place + 1) * self.dim].copy_from_slice(&complete.mean);
+        let values = complete.factor.len();
+        self.factors[place * values..(place + 1) * values].copy_from_slice(&complete.factor);
     }
 
     /// The moments of a class as far as they were kept.
     fn kept_moments(&self, class: usize) -> Moments {
         let (dim, covariance, count) = (self.dim, self.covariance(class), self.count(class));
+        let is_diagonal = self.covariance == Covariance::Diagonal;
+        let entry = |row: usize, column: usize| {
+            let column = if is_diagonal { row } else { column };
+            let own = f64::from(u8::from(row == column)) * self.jitters[class];
+            (covariance[row * dim + column] - own) * count.saturating_sub(1) as f64
+        };
         Moments {
             count,
             mean: self.mean(class).to_vec(),
-            scatter: Mat::from_fn(dim, dim, |row, column| {
-                let own = if row == column {
-                    self.jitters[class]
-                } else {
-                    0.0
-                };
-                (covariance[row * dim + column] - own) * count.saturating_sub(1) as f64
-            }),
+            scatter: Mat::from_fn(dim, if is_diagonal { 1 } else { dim }, entry),
         }
     }
 
@@ -343,7 +382,7 @@ impl ClassGaussians {
                 Ok((values, jitter))
             }
             Covariance::Diagonal => {
-                let deviation = |d| (covariance[(d, d)].max(0.0) + self.jitter).sqrt() as f32;
+                let deviation = |d| (covariance[(d, 0)].max(0.0) + self.jitter).sqrt() as f32;
                 Ok(((0..dim).map(deviation).collect(), self.jitter))
             }
             Covariance::LowRank { rank } => {
@@ -373,15 +412,20 @@ impl ClassGaussians {
     pub fn sample(&self, class: usize, mean_scale: f64, rng: &mut Rng, sample: &mut [f32]) {
         let draws = self.covariance.draws(self.dim);
         let z: Vec<f64> = (0..draws).map(|_| StandardNormal.sample(rng)).collect();
-        self.place(class, mean_scale, &z, sample);
+        self.sample_from_noise(class, mean_scale, &z, sample);
     }
 
     /// [`sample`](Self::sample) for given z: `[dim]`, and of a covariance of rank r `[r + dim]`.
     ///
     /// # Panics
-    /// If there is no such class, or there are fewer z.
-    pub fn place(&self, class: usize, mean_scale: f64, z: &[f64], sample: &mut [f32]) {
+    /// If there is no such class, or another number of z.
+    pub fn sample_from_noise(&self, class: usize, mean_scale: f64, z: &[f64], sample: &mut [f32]) {
         let (dim, factor) = (self.dim, self.factor(class));
+        assert_eq!(
+            z.len(),
+            self.covariance.draws(dim),
+            "numbers for one sample"
+        );
         let mut value: Vec<f64> = self.mean(class).iter().map(|m| mean_scale * m).collect();
         let mut add = |from: usize, direction: &[f32], z: f64| {
             for (value, direction) in value[from..].iter_mut().zip(direction) {
@@ -448,7 +492,8 @@ impl ClassGaussians {
             inner.put("mean", Array::f64([self.dim], moments.mean.clone()));
             let columns = moments.scatter.col_iter();
             let scatter = columns.flat_map(|column| column.iter().copied()).collect();
-            inner.put("scatter", Array::f64([self.dim, self.dim], scatter));
+            let shape = [moments.scatter.ncols(), self.dim];
+            inner.put("scatter", Array::f64(shape, scatter));
             state.nest(&format!("open.{number}"), inner);
         }
         Ok(state)
@@ -485,7 +530,12 @@ impl ClassGaussians {
             let count = inner.i64("count")?.first().copied().unwrap_or_default();
             let (of_mean, mean) = inner.f64::<1>("mean")?;
             let (of_scatter, scatter) = inner.f64::<2>("scatter")?;
-            if of_mean != [dim] || of_scatter != [dim, dim] || count < 1 {
+            let columns = if covariance == Covariance::Diagonal {
+                1
+            } else {
+                dim
+            };
+            if of_mean != [dim] || of_scatter != [columns, dim] || count < 1 {
                 let found = format!("{count} features, mean {of_mean:?}, scatter {of_scatter:?}");
                 let expected = format!("at least one feature of width {dim}");
                 return Err(Error::state("open class statistics", found, expected));
@@ -493,7 +543,7 @@ impl ClassGaussians {
             Ok(Moments {
                 count: count as usize,
                 mean: mean.to_vec(),
-                scatter: Mat::from_fn(dim, dim, |row, column| scatter[column * dim + row]),
+                scatter: Mat::from_fn(dim, columns, |row, column| scatter[column * dim + row]),
             })
         };
         let open = open.into_iter().enumerate();
@@ -509,35 +559,4 @@ impl ClassGaussians {
             ..self.clone()
         })
     }
-}
-
-/// L with Σ + ε·I = L·Lᵀ, and ε: the given one, or the smallest power of ten times it for which rounding leaves
-/// the matrix positive definite. `None` if there is none.
-fn cholesky(mut matrix: Mat<f64>, jitter: f64) -> Option<(Mat<f64>, f64)> {
-    let dim = matrix.nrows();
-    let largest = (0..dim).map(|d| matrix[(d, d)].abs()).fold(0.0, f64::max);
-    let (mut added, mut next) = (0.0, jitter);
-    loop {
-        for d in 0..dim {
-            matrix[(d, d)] += next - added;
-        }
-        added = next;
-        if let Ok(factorised) = matrix.llt(Side::Lower) {
-            return Some((factorised.L().to_owned(), added));
-        }
-        if !added.is_finite() || added > largest.max(1.0) {
-            return None;
-        }
-        next = (10.0 * added).max(f64::EPSILON * largest.max(f64::EPSILON));
-    }
-}
-
-/// Eigenvalues, the largest first, and the eigenvectors in the columns of a matrix.
-pub(crate) fn eigen(symmetric: &Mat<f64>) -> Option<(Vec<f64>, Mat<f64>)> {
-    let found = symmetric.self_adjoint_eigen(Side::Lower).ok()?;
-    let (values, vectors) = (found.S().column_vector(), found.U());
-    let mut order: Vec<usize> = (0..symmetric.nrows()).collect();
-    order.sort_by(|a, b| values[*b].total_cmp(&values[*a]));
-    let sorted = Mat::from_fn(order.len(), order.len(), |row, k| vectors[(row, order[k])]);
-    Some((order.into_iter().map(|k| values[k]).collect(), sorted))
 }

@@ -74,6 +74,11 @@ impl LayerNorm {
         self
     }
 
+    /// ε, added to the variance.
+    pub fn epsilon(&self) -> f64 {
+        self.epsilon
+    }
+
     /// Any `[.., dim]` to the same.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         kernels::layer_norm(x, self.weight.val(), self.bias.val(), self.epsilon)

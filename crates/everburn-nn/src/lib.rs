@@ -22,6 +22,7 @@ mod frozen;
 mod gaussians;
 mod head;
 pub mod layers;
+mod linalg;
 mod live;
 mod losses;
 mod method;
@@ -52,7 +53,7 @@ pub use pet::{Pet, PetConfig};
 pub use preset::{Preset, Setting};
 pub use recipe::{Recipe, Trainee};
 pub use replay::Replay;
-pub use settings::{Choice, Config, Described, Settings};
+pub use settings::{Choice, Config, Described, Settings, nothing_more};
 pub use training::{BackbonePart, Training, Tuning};
 pub use weights::{LoadReport, WeightFile};
 

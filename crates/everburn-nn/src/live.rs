@@ -175,7 +175,6 @@ impl Live<'_> {
         key: Key,
     ) -> Result<(Tensor<2>, Tensor<1, Int>)> {
         Self::check(images, labels)?;
-        let logits = self.logits(images, view, key)?;
         let local = SeenClasses::from(classes.to_vec());
         if let Some(stranger) = labels.iter().find(|class| local.index(**class).is_none()) {
             let expected = "one of the classes over which the loss goes, such as the task's";
@@ -183,6 +182,7 @@ impl Live<'_> {
         }
         let targets = columns(&local, labels, self.device)?;
         let rows = columns(self.seen, local.as_slice(), self.device)?;
+        let logits = self.logits(images, view, key)?;
         Ok((logits.select(1, rows), targets))
     }
 

@@ -187,6 +187,14 @@ impl Network {
         }
     }
 
+    /// ε of the final norm, where the network has one of its own: no parameter, and still part of what it computes.
+    fn norm_epsilon(&self) -> Option<f64> {
+        match &self.trained.backbone {
+            Some(Encoder::Vit(vit)) => Some(vit.norm.epsilon()),
+            _ => None,
+        }
+    }
+
     /// Whether a parameter of the backbone, by its path there, may differ from the pre-trained one.
     fn is_unfrozen(&self, path: &str) -> bool {
         match self.tuning {
@@ -513,6 +521,7 @@ impl Network {
         state.put_value("tuning", self.tuning)?;
         state.put_value("pet", &self.pet)?;
         state.put_value("unfrozen", &self.unfrozen)?;
+        state.put_value("norm_epsilon", self.norm_epsilon())?;
         state.put_value("backbone", self.frozen.backbone().identity())?;
         // Rows for classes yet to come are drawn from it.
         state.put_value("head_key", self.head_key)?;
@@ -561,6 +570,12 @@ impl Network {
             let text = |parts: &[BackbonePart]| format!("{parts:?}");
             let (found, expected) = (text(&unfrozen), text(&self.unfrozen));
             return Err(Error::state("unfrozen", found, expected));
+        }
+        let epsilon: Option<f64> = state.value("norm_epsilon")?;
+        if epsilon != self.norm_epsilon() {
+            let text = |epsilon: Option<f64>| format!("{epsilon:?}");
+            let (found, expected) = (text(epsilon), text(self.norm_epsilon()));
+            return Err(Error::state("norm_epsilon", found, expected));
         }
         let seen: SeenClasses = state.value("seen")?;
         let arrays = state.below("trained");

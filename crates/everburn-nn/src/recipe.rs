@@ -29,15 +29,15 @@ pub struct Recipe {
     /// Update rule and rates.
     pub training: Training,
     /// How the rates change over the epochs of a task (over nothing on a single-pass stream). Published
-    /// for full tuning: times 0.1 from epoch 18 of 20 on (SLCA).
+    /// for full tuning: times 0.1 from epoch 18 of 20 on (SLCA on CIFAR-100), from 40 of 50 (on ImageNet-R); a cosine to 0.0001 (SLCA++).
     #[serde(default)]
     pub schedule: Schedule,
     /// Augmentation of training images. Published: crops of 0.05 to 1 of the area and flips (PILOT), of
-    /// 0.08 to 1 (LAE), none from scratch (RaptorMai).
+    /// 0.08 to 1 (LAE, SLCA; on CIFAR-100 SLCA also changes the brightness by 63/255), none from scratch (RaptorMai).
     #[serde(default)]
     pub augment: Augment,
-    /// Passes over a task's samples, where the stream allows several. Published: 20 (PILOT, SLCA), 5
-    /// (LAE on CIFAR-100), 50 (LAE on ImageNet-R and DomainNet), 1 online from scratch (RaptorMai).
+    /// Passes over a task's samples, where the stream allows several. Published: 20 (PILOT, SLCA on CIFAR-100), 5
+    /// (LAE on CIFAR-100), 50 (SLCA on ImageNet-R, LAE on ImageNet-R and DomainNet), 1 online from scratch (RaptorMai).
     pub epochs: usize,
     /// Samples of a step, where it allows several. Published: 64 (Si-Blurry), 128 for full tuning (SLCA), 24
     /// (LAE), 10 from scratch (RaptorMai).
@@ -263,6 +263,10 @@ impl Config for Recipe {
             let (found, tuning) = (format!("{:?}", self.unfrozen), self.tuning.name());
             let expected = format!("none, since the tuning is `{tuning}`");
             return Err(Error::config("recipe.unfrozen", found, expected));
+        }
+        if let (Some(rate), true) = (self.training.pet_rate, self.tuning != Tuning::Pet) {
+            let expected = format!("none, since the tuning is `{}`", self.tuning.name());
+            return Err(Error::config("recipe.training.pet_rate", rate, expected));
         }
         self.training.validate()?;
         self.augment.validate()?;

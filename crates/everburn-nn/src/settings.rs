@@ -2,7 +2,7 @@
 
 use everburn_core::{Error, Result};
 use schemars::{JsonSchema, SchemaGenerator};
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
 /// A method's settings as a type. The doc comment of each field is what it means, with the published
@@ -343,6 +343,18 @@ impl<'a> Variant<'a> {
             How::Name | How::Kind => None,
         }
     }
+}
+
+/// serde's `deny_unknown_fields` does not reach variants without fields: `{kind = "none", padding = 4}`
+/// would silently not pad. To be named by `deserialize_with` on each such variant.
+///
+/// # Errors
+/// If there is a field.
+pub fn nothing_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(), D::Error> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Nothing {}
+    Nothing::deserialize(deserializer).map(|Nothing {}| ())
 }
 
 fn object(value: &Value) -> Map<String, Value> {

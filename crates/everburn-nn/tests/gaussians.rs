@@ -111,7 +111,7 @@ fn the_test_of_samples_fails_for_a_wrong_factor() {
     let column = |k: usize| {
         let (mut z, mut sample) = ([0.0; DIM], [0.0; DIM]);
         z[k] = 1.0;
-        gaussians.place(0, 0.0, &z, &mut sample);
+        gaussians.sample_from_noise(0, 0.0, &z, &mut sample);
         sample
     };
     let factor: Vec<[f32; DIM]> = (0..DIM).map(column).collect();
@@ -180,7 +180,11 @@ fn covariances_are_unbiased_however_features_are_cut_into_batches() {
 fn a_class_that_comes_again_is_pooled() {
     let (first, second) = (features(9, 2), features(14, 3));
     let all: Vec<f32> = first.iter().chain(&second).copied().collect();
-    for covariance in [Covariance::Full, Covariance::LowRank { rank: DIM }] {
+    for covariance in [
+        Covariance::Full,
+        Covariance::Diagonal,
+        Covariance::LowRank { rank: DIM },
+    ] {
         let mut pooled = of(covariance, &first);
         pooled.add(&second, &[CLASS[0]; 14]).unwrap();
         pooled.close().unwrap();
@@ -340,6 +344,7 @@ fn what_is_no_feature_is_refused_and_says_why() {
     };
     assert!(error(Covariance::LowRank { rank: 6 }, 0.0).contains("rank"));
     assert!(error(Covariance::LowRank { rank: 0 }, 0.0).contains("rank"));
+    assert!(ClassGaussians::new(0, Covariance::Full, 0.0).is_err());
     assert!(error(Covariance::Full, -1.0).contains("jitter"));
     assert!(error(Covariance::Full, f64::NAN).contains("jitter"));
 }
@@ -361,6 +366,19 @@ fn memory_is_what_the_documentation_says() {
             (bytes + means) as u64,
             "{covariance:?}"
         );
+        assert_eq!(gaussians.save().unwrap().array_bytes(), footprint.total());
+        // And the moments of a class that is not complete.
+        let mut gaussians = gaussians;
+        gaussians.add(&features(3, 2), &[ClassId(9); 3]).unwrap();
+        let mut footprint = Footprint::default();
+        gaussians.account(&mut footprint);
+        let scatter = if covariance == Covariance::Diagonal {
+            DIM
+        } else {
+            DIM * DIM
+        };
+        let open = 8 * (1 + DIM + scatter);
+        assert_eq!(footprint.total(), (bytes + means + open) as u64);
         assert_eq!(gaussians.save().unwrap().array_bytes(), footprint.total());
     }
 }

@@ -25,7 +25,7 @@ use burn::tensor::{Tensor, TensorData};
 use everburn_backend::{param_bytes, save_params, to_vec};
 use everburn_core::{
     Batch, Borders, ClassId, Ctx, Error, Event, Footprint, Images, Key, Kind, Learner, Order,
-    Output, Result, Rng, Source, Spec, Stage, State, Step, StepLog, TaskInfo, View,
+    Output, Result, Rng, SeenClasses, Source, Spec, Stage, State, Step, StepLog, TaskInfo, View,
 };
 use everburn_nn::{
     Alignment, ClassGaussians, Config, Frozen, Head, HeadInit, Method, Network, Settings, Trainee,
@@ -60,13 +60,12 @@ pub const SLCA_PLUS: Method = Method {
     preset: |setting| to_value(SlcaConfig::plus_preset(setting)),
     build: |settings, frozen, key| {
         let config = from_value("slca-plus", settings)?;
-        let learner = Slca::new(config, frozen, key)?;
-        Ok(Box::new(Slca {
-            name: SLCA_PLUS.name,
-            ..learner
-        }))
+        Ok(Box::new(Slca::plus(config, frozen, key)?))
     },
 };
+
+/// What the stage is called that collects means and covariances.
+const STATISTICS: &str = "statistics";
 
 /// Images of a forward pass that collects statistics; affects the speed alone.
 const STATISTICS_BATCH: usize = 128;
@@ -130,6 +129,17 @@ impl Slca {
         })
     }
 
+    /// [`new`](Self::new) under the name of SLCA++; what it does, its settings say.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn plus(config: SlcaConfig, frozen: Frozen, key: Key) -> Result<Self> {
+        Ok(Self {
+            name: SLCA_PLUS.name,
+            ..Self::new(config, frozen, key)?
+        })
+    }
+
     /// The network, with the heads that predict.
     pub fn network(&self) -> &Network {
         &self.trainee.net
@@ -176,9 +186,13 @@ impl Slca {
 
     /// Stage 1: the representation slowly, the heads of the task at full rate, all other rows not at all.
     fn train(&mut self, batch: &Batch, step: &Step, cx: &Ctx) -> Result<StepLog> {
-        let (loss, task) = (self.config.loss, &self.task);
-        let training = self.config.training(self.tasks.saturating_sub(1));
+        if let Some(stranger) = batch.labels.iter().find(|label| !self.task.contains(label)) {
+            let expected = "one of the task's classes, over which the loss goes";
+            return Err(Error::input("a label", stranger, expected));
+        }
+        let training = self.config.training(self.current());
         self.trainee.set_training(training);
+        let (loss, task) = (self.config.loss, &self.task);
         let log = (self.trainee).observe(self.name, batch, step, cx, |net, key| {
             let mut live = net.live();
             let (logits, targets) =
@@ -203,33 +217,24 @@ impl Slca {
             return Ok(());
         }
         let features = to_vec(&self.network().features(&batch.images)?)?;
-        self.gaussians.add(&features, &batch.labels)
+        self.gaussians.add(&features, &batch.labels)?;
+        match self.phase {
+            // Class after class: all others are complete.
+            Phase::Statistics => self.gaussians.close_but(&batch.labels),
+            Phase::Train | Phase::Align => Ok(()),
+        }
     }
 
     /// Stage 2: all heads on samples of all classes; logits normalised by task.
     fn align(&mut self, step: &Step) -> Result<StepLog> {
-        let (net, current, task_of) = (&self.trainee.net, self.current(), &self.task_of);
-        let task_of = |class: ClassId| {
-            let row = net.seen().index(class);
-            row.and_then(|row| task_of.get(row))
-                .map_or(current, |task| *task)
-        };
-        let tasks: Vec<usize> = net
-            .seen()
-            .as_slice()
-            .iter()
-            .map(|class| task_of(*class))
-            .collect();
-        let tasks_of_gaussians: Vec<usize> = self
-            .gaussians
-            .seen()
-            .as_slice()
-            .iter()
-            .map(|class| task_of(*class))
-            .collect();
+        let (net, current, tasks) = (&self.trainee.net, self.current(), &self.task_of);
+        let rows = self.gaussians.seen().as_slice().iter();
+        let rows: Vec<Option<usize>> = rows.map(|class| net.seen().index(*class)).collect();
         let shrink = self.config.shrink;
-        let shrunk =
-            |class: usize, rng: &mut Rng| shrink.of(tasks_of_gaussians[class], current, rng);
+        let shrunk = |class: usize, rng: &mut Rng| {
+            let task = rows[class].map_or(current, |row| tasks[row]);
+            shrink.of(task, current, rng)
+        };
         let head = net
             .head()
             .ok_or_else(|| Error::unsupported("alignment", "no class has been seen yet"))?;
@@ -246,7 +251,7 @@ impl Slca {
             |logits, targets| match norm {
                 LogitNorm::None => cross_entropy(logits, targets),
                 LogitNorm::PerTask { tau } => {
-                    cross_entropy(normalised_by_task(logits, &tasks, tau), targets)
+                    cross_entropy(normalised_by_task(logits, tasks, tau), targets)
                 }
             },
         )?;
@@ -288,7 +293,7 @@ impl Learner for Slca {
         };
         if !task.single_pass {
             stages.push(Stage {
-                name: "statistics".to_owned(),
+                name: STATISTICS.to_owned(),
                 source: Source::Task,
                 epochs: 1,
                 batch: STATISTICS_BATCH,
@@ -298,7 +303,10 @@ impl Learner for Slca {
             });
         }
         // The heads of a single task have been learnt together already.
-        let seen = task.seen.max(self.network().seen().len());
+        let known = self.network().seen();
+        let new = |class: &&ClassId| known.index(**class).is_none();
+        let seen = known.len() + task.classes.iter().filter(new).count();
+        let seen = task.seen.max(seen);
         let several = seen > task.classes.len() && task.samples > 0;
         stages.extend(self.alignment.stage(seen).filter(|_| several));
         stages
@@ -310,7 +318,7 @@ impl Learner for Slca {
             Event::StageBegin(stage) => {
                 self.trainee.on(event);
                 self.phase = match &*stage.name {
-                    "statistics" => Phase::Statistics,
+                    STATISTICS => Phase::Statistics,
                     Alignment::STAGE => Phase::Align,
                     _ => Phase::Train,
                 };
@@ -337,12 +345,12 @@ impl Learner for Slca {
     fn observe(&mut self, batch: &Batch, step: &Step, cx: &Ctx) -> Result<StepLog> {
         if step.task.is_none() {
             let why = "its loss is over the classes of the task: it must be told where tasks begin";
-            return Err(Error::unsupported("slca without task borders", why));
+            let what = format!("{} without task borders", self.name);
+            return Err(Error::unsupported(what, why));
         }
         match self.phase {
             Phase::Train => self.train(batch, step, cx),
             Phase::Statistics => {
-                self.gaussians.close_but(&batch.labels)?;
                 self.collect(batch)?;
                 Ok(StepLog::default())
             }
@@ -371,12 +379,7 @@ impl Learner for Slca {
         if let Some(head) = &self.unaligned {
             state.nest("unaligned", save_params(head)?);
         }
-        // Fewer than the head has, between the beginning of a task and its first stage.
-        let rows = self
-            .unaligned
-            .as_ref()
-            .map_or(0, |head| head.weight.dims()[0]);
-        state.put_value("unaligned_rows", rows)?;
+        state.put_value("is_aligned", self.unaligned.is_some())?;
         state.put_value("phase", self.phase)?;
         state.put_value("task", &self.task)?;
         state.put_value("task_of", &self.task_of)?;
@@ -385,30 +388,52 @@ impl Learner for Slca {
     }
 
     fn restore(&mut self, state: &State) -> Result<()> {
-        let (phase, task, tasks) = (
-            state.value("phase")?,
-            state.value("task")?,
-            state.value("tasks")?,
-        );
-        let (unaligned_rows, task_of): (usize, Vec<usize>) =
-            (state.value("unaligned_rows")?, state.value("task_of")?);
+        // All that can fail comes before anything changes; the trainee checks its own part in the same way.
+        let (phase, tasks): (Phase, usize) = (state.value("phase")?, state.value("tasks")?);
+        let (task, task_of): (Vec<ClassId>, Vec<usize>) =
+            (state.value("task")?, state.value("task_of")?);
+        let seen: SeenClasses = state.value("seen")?;
         let gaussians = self.gaussians.restored(&state.below("gaussians"))?;
-        self.trainee.restore(state)?;
-        let (net, moments) = (&self.trainee.net, state.below("alignment"));
-        let rows = net.seen().len();
-        if task_of.len() != rows || task_of.iter().any(|task| *task >= tasks) {
-            let expected = format!("a task below {tasks} for each of {rows} classes");
+        let strangers = |classes: &[ClassId]| {
+            let mut unknown = classes.iter().filter(|class| seen.index(**class).is_none());
+            unknown.next().copied()
+        };
+        if let Some(stranger) = strangers(&task).or(strangers(gaussians.seen().as_slice())) {
+            let expected = "a class that has been seen";
+            return Err(Error::state("task and gaussians", stranger, expected));
+        }
+        if task_of.len() != seen.len() || task_of.iter().any(|task| *task >= tasks) {
+            let expected = format!("a task below {tasks} for each of {} classes", seen.len());
             return Err(Error::state("task_of", format!("{task_of:?}"), expected));
         }
-        if unaligned_rows > rows {
-            return Err(Error::state("unaligned_rows", unaligned_rows, rows));
-        }
-        self.unaligned = match unaligned_rows {
-            0 => None,
-            rows => Some(net.head_from_state(&state.below("unaligned"), rows)?),
+        let (net, arrays) = (self.network(), state.below("unaligned"));
+        let unaligned = match state.value("is_aligned")? {
+            // Fewer rows than the head has, between the beginning of a task and its first stage.
+            true => {
+                let rows = arrays
+                    .array("weight")?
+                    .shape
+                    .first()
+                    .copied()
+                    .unwrap_or_default();
+                if rows > seen.len() {
+                    let most = format!("at most {}", seen.len());
+                    return Err(Error::state("unaligned.weight", rows, most));
+                }
+                Some(net.head_from_state(&arrays, rows)?)
+            }
+            false => None,
         };
-        self.alignment.restore(&moments, net.head(), net.device())?;
-        (self.gaussians, self.phase, self.task) = (gaussians, phase, task);
+        let head = match seen.len() {
+            0 => None,
+            rows => Some(net.head_from_state(&state.below("trained.head"), rows)?),
+        };
+        let mut alignment = Alignment::new(self.config.alignment.clone())?;
+        let moments = state.below("alignment");
+        alignment.restore(&moments, head.as_ref(), net.device())?;
+        self.trainee.restore(state)?;
+        (self.gaussians, self.alignment, self.unaligned) = (gaussians, alignment, unaligned);
+        (self.phase, self.task) = (phase, task);
         (self.task_of, self.tasks) = (task_of, tasks);
         Ok(())
     }

@@ -57,6 +57,8 @@ fn config(tuning: Tuning) -> SlcaConfig {
     config.recipe.training.weight_decay = 0.0;
     config.alignment.epochs = 2;
     config.alignment.samples_per_class = 8;
+    // Features begin as pre-trained.
+    config.new_norm = false;
     config
 }
 
@@ -324,7 +326,6 @@ fn slca_plus_has_a_rate_for_modules_in_the_first_task_and_one_for_later() {
 fn slca_plus_trains_low_rank_changes_norms_biases_and_the_class_token_alone() {
     let config = config(Tuning::Pet);
     let mut learner = learner(&config);
-    let device = cpu();
     let images = &tasks()[0].images;
     let features = |learner: &Slca| to_vec(&learner.network().features(images).unwrap()).unwrap();
     let untouched = frozen().features(images).unwrap();
@@ -350,7 +351,6 @@ fn slca_plus_trains_low_rank_changes_norms_biases_and_the_class_token_alone() {
     let whole = frozen().backbone().bytes();
     let trained = learner.footprint().bytes(Kind::Trained);
     assert!(trained < whole / 2, "{trained} of {whole}");
-    drop(device);
 }
 
 #[test]
@@ -651,9 +651,18 @@ fn statistics_are_of_the_backbone_as_the_task_leaves_it_and_stay() {
                     .map(|(row, _)| row)
                     .collect();
                 assert_eq!(gaussians.count(place), own.len());
+                let mean = |d: usize| own.iter().map(|row| f64::from(row[d])).sum::<f64>() / 8.0;
+                let covariance = gaussians.covariance(place);
                 for d in 0..DIM {
-                    let mean = own.iter().map(|row| f64::from(row[d])).sum::<f64>() / 8.0;
-                    assert!((gaussians.mean(place)[d] - mean).abs() < 1e-5);
+                    assert!((gaussians.mean(place)[d] - mean(d)).abs() < 1e-5);
+                    for e in 0..DIM {
+                        let products = own.iter().map(|row| {
+                            (f64::from(row[d]) - mean(d)) * (f64::from(row[e]) - mean(e))
+                        });
+                        let jitter = if d == e { config.jitter } else { 0.0 };
+                        let expected = products.sum::<f64>() / 7.0 + jitter;
+                        assert!((covariance[d * DIM + e] - expected).abs() < 1e-5);
+                    }
                 }
             }
             let kept = (gaussians.mean(0).to_vec(), gaussians.covariance(0));
@@ -668,14 +677,84 @@ fn on_a_single_pass_features_are_taken_in_as_they_pass() {
     for tuning in [Tuning::Full, Tuning::Pet, Tuning::Frozen] {
         let mut learner = learner(&config(tuning));
         let actions = script(&learner, &tasks(), Flow::SinglePass, Key::from_seed(3));
+        // Sums of the features right after each batch, as the network has them then.
+        let mut sums = std::collections::BTreeMap::<u32, [f64; DIM]>::new();
         for action in actions {
             action.apply(&mut learner).unwrap();
+            if let Action::Observe(batch, ..) = &action
+                && !batch.images.is_empty()
+            {
+                let features = to_vec(&learner.network().features(&batch.images).unwrap()).unwrap();
+                for (row, label) in features.chunks_exact(DIM).zip(&batch.labels) {
+                    let sum = sums.entry(label.0).or_default();
+                    sum.iter_mut()
+                        .zip(row)
+                        .for_each(|(sum, x)| *sum += f64::from(*x));
+                }
+            }
         }
         let gaussians = learner.gaussians();
         assert_eq!(gaussians.seen().len(), 6);
-        assert!((0..6).all(|class| gaussians.count(class) == 8));
+        for (place, class) in gaussians.seen().as_slice().iter().enumerate() {
+            assert_eq!(gaussians.count(place), 8);
+            let pairs = gaussians.mean(place).iter().zip(sums[&class.0]);
+            assert!(
+                pairs
+                    .into_iter()
+                    .all(|(mean, sum)| (mean - sum / 8.0).abs() < 1e-5)
+            );
+        }
         assert!(learner.unaligned().is_some());
     }
+}
+
+#[test]
+fn a_batch_with_a_class_of_another_task_is_refused_and_breaks_nothing() {
+    for tuning in [Tuning::Full, Tuning::Pet] {
+        let mut learner = learner(&config(tuning));
+        let mut refused = 0;
+        for action in actions(&learner) {
+            if let Action::Observe(batch, step, cx) = &action
+                && step.stage == 0
+            {
+                let mut wrong = batch.clone();
+                wrong.labels[0] = ClassId(77);
+                let before = learner.save().unwrap();
+                let error = learner.observe(&wrong, step, cx).unwrap_err();
+                assert!(error.to_string().contains("class 77"), "{error}");
+                assert_eq!(learner.save().unwrap(), before);
+                refused += 1;
+            }
+            action.apply(&mut learner).unwrap();
+        }
+        assert!(refused > 0);
+        let saved = learner.save().unwrap();
+        self::learner(&config(tuning)).restore(&saved).unwrap();
+    }
+}
+
+#[test]
+fn a_learner_in_mid_alignment_goes_back_to_another_run_to_the_bit() {
+    let config = config(Tuning::Full);
+    // The same place of two runs, in the second step of an alignment.
+    let until = |seed: u64| {
+        let mut learner = Slca::new(config.clone(), frozen(), Key::from_seed(seed)).unwrap();
+        let actions = script(&learner, &tasks(), Flow::Tasks, Key::from_seed(seed));
+        let begins = |action: &Action| matches!(action, Action::On(Event::StageBegin(stage), _) if stage.name == "align");
+        let place = actions.iter().position(begins).unwrap() + 2;
+        for action in &actions[..place] {
+            action.apply(&mut learner).unwrap();
+        }
+        (learner, actions[place..].to_vec())
+    };
+    let ((mut straight, rest), (mut other, _)) = (until(5), until(6));
+    assert_ne!(straight.save().unwrap(), other.save().unwrap());
+    other.restore(&straight.save().unwrap()).unwrap();
+    for action in rest {
+        action.apply(&mut straight).unwrap();
+        action.apply(&mut other).unwrap();
+    }
+    assert_eq!(straight.save().unwrap(), other.save().unwrap());
 }
 
 #[test]
@@ -714,6 +793,49 @@ fn a_new_final_norm_begins_at_one_and_zero() {
     };
     assert_eq!(values(&new, &name("weight")), [1.0; DIM]);
     assert_eq!(values(&new, &name("bias")), [0.0; DIM]);
+    // Its ε is 1e-5, after a step and in a restored learner, too: of tokens, which the pre-trained norm normalises, the
+    // new one makes the same with another ε.
+    let images = &tasks()[0].images;
+    let mut learner = self::learner(&config);
+    let features = |learner: &Slca| to_vec(&learner.network().features(images).unwrap()).unwrap();
+    let variance = |row: &[f32]| {
+        let n = row.len() as f32;
+        let mean = row.iter().sum::<f32>() / n;
+        row.iter().map(|x| (x - mean).powi(2)).sum::<f32>() / n
+    };
+    // v/(v + ε) is the variance of what comes out; with ε = 1e-6 and 1e-5 it gives the same v.
+    let old = to_vec(&frozen().features(images).unwrap()).unwrap();
+    let check = |learner: &Slca| {
+        for (old, new) in old
+            .chunks_exact(DIM)
+            .zip(features(learner).chunks_exact(DIM))
+        {
+            let (a, b) = (f64::from(variance(old)), f64::from(variance(new)));
+            let v = 1e-6 * a / (1.0 - a);
+            assert!((b - v / (v + 1e-5)).abs() < 2e-3, "{a} and {b}");
+        }
+    };
+    check(&learner);
+    let mut still = config.clone();
+    (
+        still.recipe.training.backbone_rate,
+        still.recipe.training.weight_decay,
+    ) = (0.0, 0.0);
+    let mut after = self::learner(&still);
+    for action in &actions(&after)[..3] {
+        action.apply(&mut after).unwrap();
+    }
+    check(&after);
+    let mut restored = self::learner(&still);
+    restored.restore(&after.save().unwrap()).unwrap();
+    check(&restored);
+    // And a learner with the other norm refuses the state.
+    let mut with_old = still.clone();
+    with_old.new_norm = false;
+    let error = self::learner(&with_old).restore(&after.save().unwrap());
+    assert!(error.unwrap_err().to_string().contains("norm_epsilon"));
+    learner.restore(&after.save().unwrap()).unwrap();
+
     config.recipe.tuning = Tuning::Frozen;
     let error = Slca::new(config, frozen(), Key::from_seed(1))
         .err()
@@ -825,6 +947,71 @@ fn settings_out_of_their_domain_are_refused() {
 }
 
 #[test]
+fn published_values_are_those_of_the_official_files() {
+    let published = [
+        // exps/slca/slca_cifar.json, slca_imgnetr.json, exps/slcapp/slcapp_cifar_lora.json, slcapp_imgnetr_lora.json;
+        // `transforms` of utils/data.py: brightness.
+        (SlcaConfig::cifar100(), 20, Some(18), 5e-4, 63.0 / 255.0),
+        (SlcaConfig::imagenet_r(), 50, Some(40), 5e-4, 0.0),
+        (SlcaConfig::plus_cifar100(), 20, None, 5e-4, 63.0 / 255.0),
+        (SlcaConfig::plus_imagenet_r(), 50, None, 0.0, 0.0),
+    ];
+    for (config, epochs, milestone, decay, brightness) in published {
+        let recipe = &config.recipe;
+        assert_eq!((recipe.epochs, recipe.batch), (epochs, 128));
+        assert_eq!(recipe.training.rule, Rule::sgd(0.9));
+        assert_eq!(recipe.training.head_rate, 0.01);
+        assert_eq!(recipe.training.weight_decay, decay);
+        assert_eq!(recipe.augment.brightness, brightness);
+        let crop = everburn_nn::augment::Crop::Resized {
+            min_area: 0.08,
+            max_area: 1.0,
+            ratio: 4.0 / 3.0,
+        };
+        assert_eq!((recipe.augment.crop, recipe.augment.flip), (crop, true));
+        let alignment = AlignmentConfig {
+            epochs: 5,
+            samples_per_class: 256,
+            rate: 0.01,
+            momentum: 0.9,
+            weight_decay: decay,
+        };
+        assert_eq!(config.alignment, alignment);
+        assert_eq!(config.logit_norm, LogitNorm::PerTask { tau: 0.1 });
+        assert!(config.new_norm && config.covariance == Covariance::Full);
+        assert_eq!(config.jitter, 1e-4);
+        match milestone {
+            Some(milestone) => {
+                let milestones = vec![milestone];
+                let gamma = 0.1;
+                assert_eq!(recipe.schedule, Schedule::MultiStep { milestones, gamma });
+                assert_eq!(recipe.training.backbone_rate, 0.0001);
+                assert_eq!(config.shrink, Shrinkage::Mean { by: 0.1 });
+                assert_eq!(
+                    (config.loss, recipe.tuning),
+                    (Loss::CrossEntropy, Tuning::Full)
+                );
+            }
+            None => {
+                let Schedule::Cosine { min } = recipe.schedule else {
+                    panic!("{:?}", recipe.schedule)
+                };
+                assert!((min - 1e-4).abs() < 1e-12);
+                assert!((recipe.training.backbone_rate - 0.001).abs() < 1e-12);
+                assert_eq!(config.first_pet_rate, Some(0.005));
+                assert_eq!(config.shrink, Shrinkage::Sample { mu: 0.02 });
+                let [a, b] = if epochs == 20 { [1.0, 0.1] } else { [0.5, 0.5] };
+                assert_eq!(config.loss, Loss::Symmetric { a, b });
+                let pet = serde_json::to_value(&recipe.pet).unwrap();
+                let expected = serde_json::json!({"kind": "lora", "rank": 4, "scale": 0.8, "blocks": "all",
+                    "targets": ["qkv"], "init": "singular"});
+                assert_eq!(pet, expected);
+            }
+        }
+    }
+}
+
+#[test]
 fn settings_are_read_from_toml_with_the_published_values_where_they_say_nothing() {
     for published in [
         SlcaConfig::cifar100(),
@@ -842,6 +1029,17 @@ fn settings_are_read_from_toml_with_the_published_values_where_they_say_nothing(
     }
     assert_eq!(table.clone().try_into::<SlcaConfig>().unwrap(), published);
     table.insert("tau".to_owned(), 0.1.into());
-    let error = table.try_into::<SlcaConfig>().unwrap_err().to_string();
-    assert!(error.contains("tau"), "{error}");
+    let error = table.clone().try_into::<SlcaConfig>().unwrap_err();
+    assert!(error.to_string().contains("tau"), "{error}");
+    table.remove("tau").unwrap();
+    for (key, wrong) in [
+        ("shrink", r#"{kind = "mean", by = 0.1, mu = 0.5}"#),
+        ("covariance", r#"{kind = "full", rank = 4}"#),
+        ("loss", r#"{kind = "cross-entropy", a = 1.0}"#),
+    ] {
+        let mut table = table.clone();
+        let wrong: toml::Table = toml::from_str(&format!("v = {wrong}")).unwrap();
+        table.insert(key.to_owned(), wrong["v"].clone());
+        assert!(table.try_into::<SlcaConfig>().is_err(), "{key}");
+    }
 }

@@ -1,6 +1,6 @@
 use everburn_core::{
-    Array, Batch, Borders, ClassId, Ctx, Error, ImageShape, Images, Key, Learner, Source, Stage,
-    State, Step, TaskId, TaskInfo, Values, View,
+    Array, Batch, Borders, ClassId, Ctx, Error, Event, ImageShape, Images, Key, Learner, Source,
+    Stage, State, Step, TaskId, TaskInfo, Values, View,
 };
 use everburn_run::Runner;
 use serde_json::json;
@@ -19,6 +19,10 @@ pub(super) fn bad_input(case: &Case<'_>) -> Result<(), Violation> {
         &["no class has been seen"],
         "a prediction before any class",
     )?;
+    if let Some(info) = task_info(learner.as_ref()) {
+        // Otherwise all labels are of no task.
+        learner.on(&Event::TaskBegin(info), &Ctx::new(Key::from_seed(6)))?;
+    }
     for has_seen in [false, true] {
         if has_seen {
             learner = in_mid_stage(case)?;
@@ -78,17 +82,20 @@ fn refused<T>(result: Result<T, Error>, parts: &[&str], what: &str) -> Result<()
     }
 }
 
-/// What the learner asks for, told of a task if it must be.
-fn stages(learner: &dyn Learner) -> Vec<Stage> {
-    let info = TaskInfo {
+/// What the learner is told of a task, if it must be.
+fn task_info(learner: &dyn Learner) -> Option<TaskInfo> {
+    (learner.spec().borders == Borders::Needed).then(|| TaskInfo {
         task: TaskId(0),
         classes: vec![ClassId(26), ClassId(2)],
         seen: 2,
         samples: 8,
         single_pass: false,
-    };
-    let borders = learner.spec().borders == Borders::Needed;
-    learner.stages(borders.then_some(&info))
+    })
+}
+
+/// What it asks for.
+fn stages(learner: &dyn Learner) -> Vec<Stage> {
+    learner.stages(task_info(learner).as_ref())
 }
 
 /// Hands over a batch as it is, past the check of [`Batch::new`].
@@ -137,8 +144,6 @@ fn in_mid_stage(case: &Case<'_>) -> Result<Box<dyn Learner>, Violation> {
 pub(super) fn foreign_state(case: &Case<'_>) -> Result<(), Violation> {
     let (learner, _) = case.taught(USUAL)?;
     let state = learner.save()?;
-    let mut victim = case.learner(SEED + 1)?;
-    victim.restore(&state)?;
     let copies = damaged(&state);
     // Each restore writes all arrays to the device: elsewhere than on the CPU some must do.
     let every = if case.is_exact() {
@@ -146,14 +151,22 @@ pub(super) fn foreign_state(case: &Case<'_>) -> Result<(), Violation> {
     } else {
         copies.len().div_ceil(25)
     };
-    for (what, damaged) in copies.into_iter().step_by(every) {
-        if victim.restore(&damaged).is_ok() {
-            return Err(Violation(format!("a state with {what} is accepted")));
+    // One that knows nothing shows what it takes over of a state that it refuses; one that knows all, what it gives up.
+    for knows in [false, true] {
+        let mut victim = case.learner(SEED + 1)?;
+        if knows {
+            victim.restore(&state)?;
         }
-        if let Some(name) = victim.save()?.difference(&state) {
-            return Err(Violation(format!(
-                "a state with {what} is refused, but changes `{name}`"
-            )));
+        let own = victim.save()?;
+        for (what, damaged) in copies.iter().step_by(every) {
+            if victim.restore(damaged).is_ok() {
+                return Err(Violation(format!("a state with {what} is accepted")));
+            }
+            if let Some(name) = victim.save()?.difference(&own) {
+                return Err(Violation(format!(
+                    "a state with {what} is refused, but changes `{name}`"
+                )));
+            }
         }
     }
     Ok(())

@@ -5,7 +5,7 @@ use everburn_core::{Error, Key, Result};
 use faer::Mat;
 
 use super::{LoraConfig, LoraInit, LoraTarget, Scaler};
-use crate::gaussians::eigen;
+use crate::linalg::eigen;
 use crate::vit::Block;
 
 /// A low-rank change ΔW = s·B·A of one weight.
