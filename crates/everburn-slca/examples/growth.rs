@@ -73,27 +73,27 @@ fn main() -> Result<()> {
     let stages = runner.plan().stages.clone();
     println!("task  train s  statistics s  align s  class statistics KiB  heads KiB");
     let (mut stage, mut left, mut spent) = (0, stages[0].steps as u64, [0.0; 3]);
+    let mut task = 0;
     loop {
-        let (steps, before) = (runner.progress().steps, runner.times()[0]);
+        let (steps, [trained, tested]) = (runner.progress().steps, runner.times());
         if !runner.advance()? {
             return Ok(());
         }
-        let name = &stages[stage.min(stages.len() - 1)].stage.name;
+        let name = &stages[stage].stage.name;
         let column = ["train", "statistics", "align"]
             .iter()
             .position(|n| n == name);
-        spent[column.unwrap_or(0)] += (runner.times()[0] - before).as_secs_f64();
+        spent[column.unwrap_or(0)] += (runner.times()[0] - trained).as_secs_f64();
         left -= runner.progress().steps - steps;
-        if left > 0 {
+        if left == 0 && stage + 1 < stages.len() {
+            stage += 1;
+            left = stages[stage].steps as u64;
+        }
+        // A task has ended when it has been tested.
+        if runner.times()[1] == tested {
             continue;
         }
-        stage += 1;
-        let next = stages.get(stage);
-        left = next.map_or(u64::MAX, |next| next.steps as u64);
-        let ended = stages[stage - 1].task;
-        if next.is_some_and(|next| next.task == ended) {
-            continue;
-        }
+        task += 1;
         let footprint = runner.learner().footprint();
         let heads: u64 = (footprint.memory.iter())
             .filter(|memory| memory.name.contains("head"))
@@ -102,7 +102,7 @@ fn main() -> Result<()> {
         let kib = |bytes: u64| bytes as f64 / 1024.0;
         println!(
             "{:4}  {:7.2}  {:12.2}  {:7.2}  {:20.0}  {:9.0}",
-            ended.map_or(0, |task| task.0 + 1),
+            task,
             spent[0],
             spent[1],
             spent[2],

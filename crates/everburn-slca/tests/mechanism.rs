@@ -478,7 +478,12 @@ fn alignment_of_one_class_is_a_no_op() {
     // And a learner that has seen one class never aligns, and answers with it.
     let mut learner = learner(&config(Tuning::Full));
     let one = toy_task(SMALL, &[5], 8, Key::from_seed(1));
-    let actions = script(&learner, &[one.clone()], Flow::Tasks, Key::from_seed(3));
+    let actions = script(
+        &learner,
+        std::slice::from_ref(&one),
+        Flow::Tasks,
+        Key::from_seed(3),
+    );
     for action in actions {
         action.apply(&mut learner).unwrap();
     }
