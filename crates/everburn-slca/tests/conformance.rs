@@ -44,4 +44,5 @@ fn vit() -> Subject {
 
 everburn_conformance::suite!(slca: small(Subject::of(SLCA)));
 everburn_conformance::suite!(slca_vit: vit());
-everburn_conformance::suite!(slca_plus: small(Subject::of(SLCA_PLUS)));
+// On other devices its modules are under test in everburn-nn.
+everburn_conformance::suite!(slca_plus: small(Subject::of(SLCA_PLUS)).on_cpu_only());
