@@ -262,8 +262,8 @@ impl SlcaConfig {
     }
 
     /// What a preset says: SLCA where the backbone is tuned as a whole; where it is frozen its alignment alone
-    /// (the code's `bcb_lrscale = 0`, but with the pre-trained final norm), and where modules tune it [`plus_preset`](Self::plus_preset) with SLCA's own loss and
-    /// shrinkage. From scratch the recipe is that of online learning, at a hundredth of the rate for the backbone.
+    /// (the code's `bcb_lrscale = 0`, but with the pre-trained final norm), and where modules tune it
+    /// [`plus_preset`](Self::plus_preset) with SLCA's own loss and shrinkage. From scratch the recipe is that of online learning, at a hundredth of the rate for the backbone.
     pub fn preset(setting: &Setting) -> Self {
         let published = Self::cifar100();
         let config = match setting.tuning {
@@ -301,7 +301,7 @@ impl SlcaConfig {
     }
 
     /// `cpu` is for few images and two cores: no augmentation, small batches and five epochs; all rates are the published
-    /// ones, which do best on held-out data, too (`docs/presets.md`).
+    /// ones, the best of those tried on held-out data (`docs/presets.md`).
     fn sized(mut self, preset: Preset) -> Self {
         let Preset::Cpu = preset else { return self };
         let recipe = &mut self.recipe;

@@ -173,7 +173,7 @@ impl Slca {
         self.task_of = task_of;
     }
 
-    /// A task goes on from the heads as they were before their alignment (`fc.recall`), which predicts until then. Rows
+    /// A task goes on from the heads as they were before their alignment (`fc.recall`); the aligned ones predict until then. Rows
     /// that have been added since stay.
     fn recall(&mut self) -> Result<()> {
         let net = &mut self.trainee.net;
@@ -402,7 +402,7 @@ impl Learner for Slca {
             let expected = "a class that has been seen";
             return Err(Error::state("task and gaussians", stranger, expected));
         }
-        if task_of.len() != seen.len() || task_of.iter().any(|task| *task >= tasks) {
+        if task_of.len() != seen.len() || task_of.iter().any(|task| *task >= tasks.max(1)) {
             let expected = format!("a task below {tasks} for each of {} classes", seen.len());
             return Err(Error::state("task_of", format!("{task_of:?}"), expected));
         }
