@@ -4,7 +4,8 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use everburn_backend::{Group, Optimiser, Rule, Schedule, collect_grads, track, untrack};
 use everburn_core::profile::Part;
 use everburn_core::{
-    Checker, ClassId, Error, Key, Memory, Order, Result, Rng, Source, Stage, State, Step, View,
+    Checker, ClassId, Error, Key, Memory, Order, Result, Rng, SeenClasses, Source, Stage, State,
+    Step, TaskInfo, View,
 };
 use rayon::prelude::*;
 use schemars::JsonSchema;
@@ -13,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::head::{Classifier, Head};
 use crate::losses::{Losses, check_loss};
 use crate::network::timed;
-use crate::{ClassGaussians, Config};
+use crate::{ClassGaussians, Config, Network};
 
 /// How a head is aligned.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -116,11 +117,48 @@ impl Alignment {
         })
     }
 
+    /// The stage at the end of a task, where `known` classes have been seen until now; none if the task holds all
+    /// classes there are, whose rows have been learnt together already, or no sample.
+    pub fn stage_after(&self, task: &TaskInfo, known: &SeenClasses) -> Option<Stage> {
+        let new = |class: &&ClassId| known.index(**class).is_none();
+        let seen = known.len() + task.classes.iter().filter(new).count();
+        let seen = task.seen.max(seen);
+        let several = seen > task.classes.len() && task.samples > 0;
+        self.stage(seen).filter(|_| several)
+    }
+
     /// At the beginning of the stage: the optimiser begins anew, and `key` is what all samples are drawn from.
     pub fn begin(&mut self, key: Key) {
         self.optimiser.reset();
         self.key = key;
         self.order = (0, Vec::new());
+    }
+
+    /// One step of a network's head on [`samples`](Self::samples). `loss` makes a number of logits
+    /// `[samples, classes]` and the columns of the samples' classes, `[samples]`. Returns it as
+    /// [`Network::update`] does.
+    ///
+    /// # Errors
+    /// As [`samples`](Self::samples) and [`step`](Self::step), or if no class has been seen.
+    pub fn learn(
+        &mut self,
+        net: &mut Network,
+        gaussians: &ClassGaussians,
+        step: &Step,
+        shrink: impl Fn(usize, &mut Rng) -> Shrink + Sync,
+        loss: impl FnOnce(Tensor<2>, Tensor<1, Int>) -> Tensor<1>,
+    ) -> Result<Option<f32>> {
+        let Some(head) = net.head() else {
+            return Err(Error::unsupported(
+                "alignment",
+                "no class has been seen yet",
+            ));
+        };
+        let (features, classes) = self.samples(gaussians, step, shrink, net.device())?;
+        let targets = net.targets(&classes)?;
+        let (head, read) = self.step(head, net.classifier(), (features, targets), step, loss)?;
+        net.set_head(head)?;
+        Ok(read)
     }
 
     /// The samples of a step, `[samples, dim]`, and the class of each. `shrink` changes those of a class, by its

@@ -1,7 +1,8 @@
 //! What is kept of past classes in place of their images: a Gaussian of each one's features.
 
 use everburn_core::{
-    Array, Checker, ClassId, Error, Footprint, Kind, Result, Rng, SeenClasses, State,
+    Array, Checker, ClassId, Error, Footprint, Kind, Order, Result, Rng, SeenClasses, Source,
+    Stage, State, View,
 };
 use faer::Mat;
 use rand_distr::{Distribution, StandardNormal};
@@ -178,7 +179,26 @@ pub struct ClassGaussians {
     open: Vec<(ClassId, Moments)>,
 }
 
+/// Images of a forward pass that collects statistics; affects the speed alone.
+const STATISTICS_BATCH: usize = 128;
+
 impl ClassGaussians {
+    /// What the stage is called that shows a task's images once more, class after class, for statistics of them.
+    pub const STAGE: &'static str = "statistics";
+
+    /// That stage.
+    pub fn stage() -> Stage {
+        Stage {
+            name: Self::STAGE.to_owned(),
+            source: Source::Task,
+            epochs: 1,
+            batch: STATISTICS_BATCH,
+            view: View::Test,
+            order: Order::ByClass,
+            drop_last: false,
+        }
+    }
+
     /// No class yet, for features of width `dim`; `jitter` is ε.
     ///
     /// # Errors
@@ -229,6 +249,11 @@ impl ClassGaussians {
     /// If there is no such class.
     pub fn mean(&self, class: usize) -> &[f64] {
         &self.means[class * self.dim..(class + 1) * self.dim]
+    }
+
+    /// μ of all classes, `[classes, dim]`.
+    pub fn means(&self) -> &[f64] {
+        &self.means
     }
 
     /// The covariance of what is [`sample`](Self::sample)d of a class, ε included: `[dim, dim]`.

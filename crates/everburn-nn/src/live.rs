@@ -11,6 +11,7 @@ use crate::head::Classifier;
 use crate::layers::{BatchStatistics, Norm, cross_entropy};
 use crate::network::{Trained, timed};
 use crate::pet::Pet;
+use crate::stem::Stem;
 
 /// A network with a tape behind its trained parameters, for one step.
 pub struct Live<'a> {
@@ -27,35 +28,18 @@ pub struct Live<'a> {
 pub struct Tape {
     pub(crate) trained: Trained,
     pub(crate) statistics: Vec<Vec<BatchStatistics>>,
+    /// Where the step of the modules begins, if not where their gradient was taken.
+    pub(crate) modules: Option<Pet>,
 }
 
-/// Where the modules that tune a backbone begin.
-#[derive(Clone, Debug)]
-pub enum Stem {
-    /// Normalised images `[batch, 3, height, width]`: already the patches are changed.
-    Pixels(Tensor<4>),
-    /// Tokens `[batch, N, D]` before the block at which the backbone is cut.
-    Tokens(Tensor<3>),
-}
-
-impl Stem {
-    /// Features `[batch, dim]`, with the modules' changes. `key` draws the dropout of training.
-    pub(crate) fn finish(self, frozen: &Frozen, pet: &Pet, key: Option<Key>) -> Result<Tensor<2>> {
-        let vit = frozen.backbone().as_vit()?;
-        pet.check(vit)?;
-        let cut = frozen.cut_at();
-        let begins = pet.first_block();
-        if matches!(self, Self::Tokens(_)) && begins.is_none_or(|block| block < cut) {
-            let found = begins.map_or("the patches".to_owned(), |block| format!("block {block}"));
-            let expected = format!("block {cut} or later, where the stem ends");
-            return Err(Error::input("modules that begin at", found, expected));
+impl Tape {
+    /// A step of the modules from other values than those at which their gradient was taken.
+    #[must_use]
+    pub fn stepping_from(self, modules: Pet) -> Self {
+        Self {
+            modules: Some(modules),
+            ..self
         }
-        Ok(match self {
-            Self::Tokens(tokens) => vit.finish(tokens, cut, Some(pet), key),
-            Self::Pixels(pixels) => {
-                vit.finish(vit.embed_with(pixels, Some(pet)), 0, Some(pet), key)
-            }
-        })
     }
 }
 
@@ -74,14 +58,31 @@ pub(crate) fn columns(
 }
 
 impl Live<'_> {
-    /// Logits `[batch, classes]`, in train mode. `key` draws the augmentation of [`View::Train`] and, whatever the
-    /// view, the dropout of modules that have one.
+    /// Logits `[batch, classes]`, in train mode; `key` as for [`features`](Self::features).
     ///
     /// # Errors
     /// If the images do not fit, or no class has been seen.
     pub fn logits(&mut self, images: &Images, view: View, key: Key) -> Result<Tensor<2>> {
+        let features = self.features(images, view, key)?;
+        self.logits_of(features)
+    }
+
+    /// Logits `[batch, classes]` of features `[batch, dim]`.
+    fn logits_of(&self, features: Tensor<2>) -> Result<Tensor<2>> {
+        match &self.trained.head {
+            Some(head) => Ok(head.forward(features, self.classifier)),
+            None => Err(Error::unsupported("logits", "no class has been seen yet")),
+        }
+    }
+
+    /// Features `[batch, dim]`, in train mode. `key` draws the augmentation of [`View::Train`] and, whatever the
+    /// view, the dropout of modules that have one.
+    ///
+    /// # Errors
+    /// If the images do not fit.
+    pub fn features(&mut self, images: &Images, view: View, key: Key) -> Result<Tensor<2>> {
         let augmented = view == View::Train && !self.augment.is_none();
-        let features = match (&self.trained.backbone, self.trained.pet.as_ref()) {
+        Ok(match (&self.trained.backbone, self.trained.pet.as_ref()) {
             (Some(encoder), pet) => {
                 let (pixels, mut statistics) = (self.pixels(images, augmented, key)?, Vec::new());
                 let (norm, dropout) = (&mut Norm::Train(&mut statistics), key.child("dropout"));
@@ -93,8 +94,8 @@ impl Live<'_> {
             }
             (None, Some(pet)) => {
                 let stem = match augmented || pet.first_block().is_none() {
-                    true => Stem::Pixels(self.pixels(images, augmented, key)?),
-                    false => Stem::Tokens(self.frozen.tokens(images)?),
+                    true => Stem::pixels(self.pixels(images, augmented, key)?),
+                    false => Stem::tokens(self.frozen.tokens(images)?),
                 };
                 let dropout = Some(key.child("dropout"));
                 let finish = || stem.finish(self.frozen, pet, dropout);
@@ -107,11 +108,7 @@ impl Live<'_> {
                 timed(Part::Forward, self.device, forward)
             }
             (None, None) => self.frozen.features(images)?,
-        };
-        match &self.trained.head {
-            Some(head) => Ok(head.forward(features, self.classifier)),
-            None => Err(Error::unsupported("logits", "no class has been seen yet")),
-        }
+        })
     }
 
     /// Images as the backbone takes them, `[batch, 3, height, width]`.
@@ -174,6 +171,22 @@ impl Live<'_> {
         view: View,
         key: Key,
     ) -> Result<(Tensor<2>, Tensor<1, Int>)> {
+        let (_, logits, targets) = self.local_with_features(images, labels, classes, view, key)?;
+        Ok((logits, targets))
+    }
+
+    /// [`local`](Self::local) with the features `[batch, dim]` that the logits are made of, which come first.
+    ///
+    /// # Errors
+    /// As [`local`](Self::local).
+    pub fn local_with_features(
+        &mut self,
+        images: &Images,
+        labels: &[ClassId],
+        classes: &[ClassId],
+        view: View,
+        key: Key,
+    ) -> Result<(Tensor<2>, Tensor<2>, Tensor<1, Int>)> {
         Self::check(images, labels)?;
         let local = SeenClasses::from(classes.to_vec());
         if let Some(stranger) = labels.iter().find(|class| local.index(**class).is_none()) {
@@ -182,8 +195,9 @@ impl Live<'_> {
         }
         let targets = columns(&local, labels, self.device)?;
         let rows = columns(self.seen, local.as_slice(), self.device)?;
-        let logits = self.logits(images, view, key)?;
-        Ok((logits.select(1, rows), targets))
+        let features = self.features(images, view, key)?;
+        let logits = self.logits_of(features.clone())?;
+        Ok((features, logits.select(1, rows), targets))
     }
 
     /// Checks that each image has a label.
@@ -203,6 +217,7 @@ impl Live<'_> {
         Tape {
             trained: self.trained,
             statistics: self.statistics,
+            modules: None,
         }
     }
 }

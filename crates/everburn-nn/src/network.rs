@@ -5,7 +5,7 @@ use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor};
 use everburn_backend::{
     Clipping, Group, Optimiser, collect_grads, from_state, is_asynchronous, load_params_of,
-    param_bytes, param_bytes_of, save_params_of, to_vec, track, untrack,
+    param_bytes, param_bytes_of, params, save_params_of, to_vec, track, untrack,
 };
 use everburn_cache::FeatureStore;
 use everburn_core::profile::{self, Part, span};
@@ -14,13 +14,14 @@ use everburn_core::{
 };
 
 use crate::augment::Augment;
-use crate::backbone::{Backbone, Encoder};
+use crate::backbone::{Backbone, Encoder, targets};
 use crate::frozen::Frozen;
 use crate::head::{Classifier, Head, HeadInit};
 use crate::layers::{LayerNorm, Norm, is_trainable};
-use crate::live::{Live, Stem, Tape, columns};
+use crate::live::{Live, Tape, columns};
 use crate::losses::Losses;
 use crate::pet::{Pet, PetConfig};
+use crate::stem::Stem;
 use crate::training::{BackbonePart, Training, Tuning};
 
 #[derive(Module, Debug)]
@@ -236,6 +237,20 @@ impl Network {
         Ok(())
     }
 
+    /// Puts modules in place of the network's own, of the same kind and size.
+    ///
+    /// # Errors
+    /// If their parameters are others.
+    pub fn set_pet(&mut self, pet: Pet) -> Result<()> {
+        let (found, expected) = (Some(params(&pet)), self.pet().map(params));
+        if found != expected {
+            let text = |params| format!("{params:?}");
+            return Err(Error::input("modules", text(found), text(expected)));
+        }
+        self.trained.pet = Some(pet);
+        Ok(())
+    }
+
     /// How the head's rows become logits.
     pub fn classifier(&self) -> Classifier {
         self.classifier
@@ -348,7 +363,9 @@ impl Network {
             if let Some(clipping) = self.clipping {
                 clipping.apply(&mut grads);
             }
-            let mut trained = untrack(self.optimiser.step(tape.trained, grads)?);
+            let mut trained = tape.trained;
+            trained.pet = tape.modules.or(trained.pet);
+            let mut trained = untrack(self.optimiser.step(trained, grads)?);
             if let Some(backbone) = &mut trained.backbone {
                 for statistics in tape.statistics {
                     backbone.absorb(statistics);
@@ -426,9 +443,15 @@ impl Network {
         let backbone = self.frozen.backbone();
         if self.pet().is_some_and(|pet| pet.first_block().is_none()) {
             let pixels = backbone.load(images, &self.device)?;
-            return Ok(Stem::Pixels(backbone.normalise(pixels)));
+            return Ok(Stem::pixels(backbone.normalise(pixels)));
         }
-        Ok(Stem::Tokens(self.frozen.tokens(images)?))
+        let tokens = Stem::tokens(self.frozen.tokens(images)?);
+        match self.pet() {
+            Some(pet) => timed(Part::Forward, &self.device, || {
+                tokens.up_to(pet, &self.frozen)
+            }),
+            None => Ok(tokens),
+        }
     }
 
     /// Features `[batch, dim]` with these modules in place of the network's own.
@@ -438,6 +461,42 @@ impl Network {
     /// ends.
     pub fn features_with(&self, stem: &Stem, pet: &Pet) -> Result<Tensor<2>> {
         stem.clone().finish(&self.frozen, pet, None)
+    }
+
+    /// Features `[pairs, dim]` of pairs of an image of the stem and one of some sets of modules, by their numbers. The
+    /// frozen computations between modules go through one batch, whichever sets there are, where modules act beside
+    /// MLPs alone (AdaptFormer); others go set by set.
+    ///
+    /// # Errors
+    /// As [`features_with`](Self::features_with), or if a number is too large.
+    pub fn features_by(
+        &self,
+        stem: &Stem,
+        pets: &[&Pet],
+        pairs: &[(usize, usize)],
+    ) -> Result<Tensor<2>> {
+        let (images, sets) = (stem.len(), pets.len());
+        let fits = |(image, pet): &&(usize, usize)| *image < images && *pet < sets;
+        if let Some(wrong) = pairs.iter().find(|pair| !fits(pair)) {
+            let expected = format!("numbers below {images} and {sets}");
+            let found = format!("{wrong:?}");
+            return Err(Error::input("an image and its modules", found, expected));
+        }
+        // Set after set, and back.
+        let mut order: Vec<usize> = (0..pairs.len()).collect();
+        order.sort_by_key(|pair| pairs[*pair].1);
+        let mut places = vec![0; pairs.len()];
+        for (place, pair) in order.iter().enumerate() {
+            places[*pair] = place;
+        }
+        let rows: Vec<usize> = order.iter().map(|pair| pairs[*pair].0).collect();
+        let used = order.chunk_by(|a, b| pairs[*a].1 == pairs[*b].1);
+        let used: Vec<(&Pet, usize)> = used.map(|set| (pets[pairs[set[0]].1], set.len())).collect();
+        let features = timed(Part::Forward, &self.device, || {
+            let stem = stem.select(targets(&rows, &self.device));
+            stem.finish_by(&self.frozen, &used)
+        })?;
+        Ok(features.select(0, targets(&places, &self.device)))
     }
 
     /// Logits `[batch, classes]` of features `[batch, dim]`.
@@ -474,6 +533,8 @@ impl Network {
         };
         let config = vit.config();
         let blocks = match pet.first_block() {
+            // The first block's frozen half is in the stem.
+            Some(first) if pet.is_beside_mlps() => config.macs_from(first + 1, config.tokens()),
             Some(first) => config.macs_from(first, config.tokens()),
             None => config.macs(),
         };

@@ -1,13 +1,13 @@
 //! The Vision Transformer (Dosovitskiy et al., ICLR 2021) in timm's layout.
 
 use burn::module::{Module, Param};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Int, Tensor};
 use everburn_backend::{kernels, random};
 use everburn_core::{Checker, Error, Key, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::layers::{Conv2d, LayerNorm, Linear};
-use crate::pet::{BlockPet, Pet, add_to, append, scale_shift};
+use crate::pet::{AdaptFormer, BlockPet, Pet, add_to, append, scale_shift};
 
 /// The sizes of a Vision Transformer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -112,7 +112,8 @@ impl VitConfig {
         let [n, d, hidden] = [tokens, self.dim, self.hidden].map(|x| x as u64);
         let blocks = self.depth.saturating_sub(block) as u64;
         let attention = n * d * 4 * d + 2 * n * n * d;
-        blocks * attention + (blocks.saturating_sub(1) * n + 1) * 2 * d * hidden
+        let through_mlp = blocks.saturating_sub(1) * n + blocks.min(1);
+        blocks * attention + through_mlp * 2 * d * hidden
     }
 }
 
@@ -242,10 +243,69 @@ impl Block {
         let ssf = pet.ssf.as_ref();
         let z = scale_shift(ssf.map(|ssf| &ssf.norm2), self.norm2.forward(u.clone()));
         let m = self.mlp.forward(z, pet);
-        match &pet.adaptformer {
-            Some(adapter) => adapter.join(u, m, key),
-            None => kernels::add(u, m),
+        join(pet.adaptformer.as_ref(), u, m, key)
+    }
+
+    /// u = x + Attn(LN₁ x) and m = MLP(LN₂ u), `[batch, tokens, dim]` each, as pre-trained: all that AdaptFormer's
+    /// adapter begins from. In the last block of all, for the first token alone.
+    fn halves(&self, x: Tensor<3>, is_last: bool) -> Halves {
+        let nothing = BlockPet::default();
+        let u = self.attention_half(x, &nothing);
+        let u = if is_last { u.narrow(1, 0, 1) } else { u };
+        let m = (self.mlp).forward(self.norm2.forward(u.clone()), &nothing);
+        Halves { u, m }
+    }
+}
+
+/// u + m, with what an adapter beside the MLP adds.
+fn join(adapter: Option<&AdaptFormer>, u: Tensor<3>, m: Tensor<3>, key: Option<Key>) -> Tensor<3> {
+    match adapter {
+        Some(adapter) => adapter.join(u, m, key),
+        None => kernels::add(u, m),
+    }
+}
+
+/// What a block has computed where AdaptFormer's adapter comes in: u = x + Attn(LN₁ x) and m = MLP(LN₂ u),
+/// `[batch, tokens, dim]` each.
+#[derive(Clone, Debug)]
+pub(crate) struct Halves {
+    u: Tensor<3>,
+    m: Tensor<3>,
+}
+
+impl Halves {
+    /// Images in it.
+    pub(crate) fn len(&self) -> usize {
+        self.u.dims()[0]
+    }
+
+    /// Some of the images, in this order.
+    pub(crate) fn select(&self, images: Tensor<1, Int>) -> Self {
+        Self {
+            u: self.u.clone().select(0, images.clone()),
+            m: self.m.clone().select(0, images),
         }
+    }
+
+    /// So many of the images from one on.
+    pub(crate) fn narrow(&self, first: usize, count: usize) -> Self {
+        Self {
+            u: self.u.clone().narrow(0, first, count),
+            m: self.m.clone().narrow(0, first, count),
+        }
+    }
+
+    /// The tokens behind the block, for rows that come set after set, each with its own adapter and so many rows.
+    fn join<'a>(self, sets: impl Iterator<Item = (Option<&'a AdaptFormer>, usize)>) -> Tensor<3> {
+        let mut first = 0;
+        let parts: Vec<Tensor<3>> = sets
+            .map(|(adapter, rows)| {
+                let part = self.narrow(first, rows);
+                first += rows;
+                join(adapter, part.u, part.m, None)
+            })
+            .collect();
+        Tensor::cat(parts, 0)
     }
 }
 
@@ -355,5 +415,31 @@ impl VisionTransformer {
         }
         let cls = self.norm.forward(x.narrow(1, 0, 1));
         scale_shift(pet.and_then(|pet| pet.norm.as_ref()), cls).squeeze_dim(1)
+    }
+
+    /// What a block has computed where AdaptFormer's adapter comes in, of tokens `[batch, N, D]` before it.
+    pub(crate) fn halves(&self, tokens: Tensor<3>, block: usize) -> Halves {
+        self.blocks[block].halves(tokens, block + 1 == self.blocks.len())
+    }
+
+    /// [`finish`](Self::finish) from the middle of a block on, for rows that come set after set, each with its own
+    /// modules and so many rows. These act beside the MLPs alone, so all else is computed in one batch.
+    pub(crate) fn finish_by(
+        &self,
+        halves: Halves,
+        block: usize,
+        sets: &[(&Pet, usize)],
+    ) -> Tensor<2> {
+        let acts = |number: usize| {
+            sets.iter().map(move |(pet, rows)| {
+                let block = pet.blocks.get(number);
+                (block.and_then(|block| block.adaptformer.as_ref()), *rows)
+            })
+        };
+        let mut x = halves.join(acts(block));
+        for number in block + 1..self.blocks.len() {
+            x = self.halves(x, number).join(acts(number));
+        }
+        self.norm.forward(x.narrow(1, 0, 1)).squeeze_dim(1)
     }
 }

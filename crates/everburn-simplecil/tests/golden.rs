@@ -4,7 +4,8 @@
 use everburn_backend::{DeviceChoice, to_vec};
 use everburn_core::{ClassId, Ctx, Event, Images, Key, Learner, Output, Source, TaskId, TaskInfo};
 use everburn_nn::{Backbone, Frozen, Normalise};
-use everburn_simplecil::{ClassMeans, Similarity, SimpleCil, SimpleCilConfig};
+use everburn_nn::{ClassMeans, Similarity};
+use everburn_simplecil::{SimpleCil, SimpleCilConfig};
 use everburn_testkit::drive::{Flow, Task, feed, toy_task};
 use everburn_testkit::{Golden, golden, test_devices};
 

@@ -24,12 +24,12 @@ use burn::module::Param;
 use burn::tensor::{Tensor, TensorData};
 use everburn_backend::{param_bytes, save_params, to_vec};
 use everburn_core::{
-    Batch, Borders, ClassId, Ctx, Error, Event, Footprint, Images, Key, Kind, Learner, Order,
-    Output, Result, Rng, SeenClasses, Source, Spec, Stage, State, Step, StepLog, TaskInfo, View,
+    Batch, Borders, ClassId, Ctx, Error, Event, Footprint, Images, Key, Kind, Learner, Output,
+    Result, Rng, SeenClasses, Spec, Stage, State, Step, StepLog, TaskInfo,
 };
 use everburn_nn::{
-    Alignment, ClassGaussians, Config, Frozen, Head, HeadInit, Method, Network, Settings, Trainee,
-    Tuning, cross_entropy, from_value, to_value,
+    Alignment, ClassGaussians, ClassTasks, Config, Frozen, Head, HeadInit, Method, Network,
+    Settings, Trainee, Tuning, cross_entropy, from_value, to_value,
 };
 use serde::{Deserialize, Serialize};
 
@@ -64,12 +64,6 @@ pub const SLCA_PLUS: Method = Method {
     },
 };
 
-/// What the stage is called that collects means and covariances.
-const STATISTICS: &str = "statistics";
-
-/// Images of a forward pass that collects statistics; affects the speed alone.
-const STATISTICS_BATCH: usize = 128;
-
 /// What a stage is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -96,10 +90,8 @@ pub struct Slca {
     phase: Phase,
     /// The classes of the current task.
     task: Vec<ClassId>,
-    /// The last task of each class, by its row of the head. Tasks count from 0, those with samples.
-    task_of: Vec<usize>,
-    /// How many tasks have begun.
-    tasks: usize,
+    /// The task of each class.
+    tasks: ClassTasks,
 }
 
 impl Slca {
@@ -124,8 +116,7 @@ impl Slca {
             unaligned: None,
             phase: Phase::Train,
             task: Vec::new(),
-            task_of: Vec::new(),
-            tasks: 0,
+            tasks: ClassTasks::default(),
         })
     }
 
@@ -155,22 +146,10 @@ impl Slca {
         &self.gaussians
     }
 
-    /// t, the number of the current task.
-    fn current(&self) -> usize {
-        self.tasks.saturating_sub(1)
-    }
-
     fn begin_task(&mut self, task: &TaskInfo) {
         self.trainee.on(&Event::TaskBegin(task.clone()));
-        self.tasks += usize::from(task.samples > 0);
+        self.tasks.begin(task, self.trainee.net.seen());
         self.task = task.classes.clone();
-        let (seen, current) = (self.network().seen(), self.current());
-        let mut task_of = self.task_of.clone();
-        task_of.resize(seen.len(), current);
-        for row in task.classes.iter().filter_map(|class| seen.index(*class)) {
-            task_of[row] = current;
-        }
-        self.task_of = task_of;
     }
 
     /// A task goes on from the heads as they were before their alignment (`fc.recall`); the aligned ones predict until then. Rows
@@ -190,7 +169,7 @@ impl Slca {
             let expected = "one of the task's classes, over which the loss goes";
             return Err(Error::input("a label", stranger, expected));
         }
-        let training = self.config.training(self.current());
+        let training = self.config.training(self.tasks.current());
         self.trainee.set_training(training);
         let (loss, task) = (self.config.loss, &self.task);
         let log = (self.trainee).observe(self.name, batch, step, cx, |net, key| {
@@ -227,27 +206,20 @@ impl Slca {
 
     /// Stage 2: all heads on samples of all classes; logits normalised by task.
     fn align(&mut self, step: &Step) -> Result<StepLog> {
-        let (net, current, tasks) = (&self.trainee.net, self.current(), &self.task_of);
-        let rows = self.gaussians.seen().as_slice().iter();
-        let rows: Vec<Option<usize>> = rows.map(|class| net.seen().index(*class)).collect();
+        let (current, tasks) = (self.tasks.current(), self.tasks.of());
+        let (seen, rows) = (self.network().seen(), self.gaussians.seen().as_slice());
+        let rows: Vec<Option<usize>> = rows.iter().map(|class| seen.index(*class)).collect();
         let shrink = self.config.shrink;
         let shrunk = |class: usize, rng: &mut Rng| {
             let task = rows[class].map_or(current, |row| tasks[row]);
             shrink.of(task, current, rng)
         };
-        let head = net
-            .head()
-            .ok_or_else(|| Error::unsupported("alignment", "no class has been seen yet"))?;
-        let (features, classes) =
-            self.alignment
-                .samples(&self.gaussians, step, shrunk, net.device())?;
-        let targets = net.targets(&classes)?;
         let norm = self.config.logit_norm;
-        let (head, loss) = self.alignment.step(
-            head,
-            net.classifier(),
-            (features, targets),
+        let loss = self.alignment.learn(
+            &mut self.trainee.net,
+            &self.gaussians,
             step,
+            shrunk,
             |logits, targets| match norm {
                 LogitNorm::None => cross_entropy(logits, targets),
                 LogitNorm::PerTask { tau } => {
@@ -255,7 +227,6 @@ impl Slca {
                 }
             },
         )?;
-        self.trainee.net.set_head(head)?;
         Ok(StepLog { loss })
     }
 
@@ -266,9 +237,10 @@ impl Slca {
         else {
             return Ok(());
         };
-        let factor = |task: &usize| (1.0 + mu * (self.current() - task) as f64) as f32;
-        let factors: Vec<f32> = self.task_of.iter().map(factor).collect();
-        let data = TensorData::new(factors, [self.task_of.len(), 1]);
+        let (current, tasks) = (self.tasks.current(), self.tasks.of());
+        let factor = |task: &usize| (1.0 + mu * (current - task) as f64) as f32;
+        let factors: Vec<f32> = tasks.iter().map(factor).collect();
+        let data = TensorData::new(factors, [tasks.len(), 1]);
         let factors = Tensor::<2>::from_data(data, self.network().device());
         let scaled = Head {
             weight: Param::from_tensor(head.weight.val() * factors),
@@ -292,23 +264,9 @@ impl Learner for Slca {
             return stages;
         };
         if !task.single_pass {
-            stages.push(Stage {
-                name: STATISTICS.to_owned(),
-                source: Source::Task,
-                epochs: 1,
-                batch: STATISTICS_BATCH,
-                view: View::Test,
-                order: Order::ByClass,
-                drop_last: false,
-            });
+            stages.push(ClassGaussians::stage());
         }
-        // The heads of a single task have been learnt together already.
-        let known = self.network().seen();
-        let new = |class: &&ClassId| known.index(**class).is_none();
-        let seen = known.len() + task.classes.iter().filter(new).count();
-        let seen = task.seen.max(seen);
-        let several = seen > task.classes.len() && task.samples > 0;
-        stages.extend(self.alignment.stage(seen).filter(|_| several));
+        stages.extend(self.alignment.stage_after(task, self.network().seen()));
         stages
     }
 
@@ -318,7 +276,7 @@ impl Learner for Slca {
             Event::StageBegin(stage) => {
                 self.trainee.on(event);
                 self.phase = match &*stage.name {
-                    STATISTICS => Phase::Statistics,
+                    ClassGaussians::STAGE => Phase::Statistics,
                     Alignment::STAGE => Phase::Align,
                     _ => Phase::Train,
                 };
@@ -382,17 +340,15 @@ impl Learner for Slca {
         state.put_value("is_aligned", self.unaligned.is_some())?;
         state.put_value("phase", self.phase)?;
         state.put_value("task", &self.task)?;
-        state.put_value("task_of", &self.task_of)?;
-        state.put_value("tasks", self.tasks)?;
+        self.tasks.save(&mut state)?;
         Ok(state)
     }
 
     fn restore(&mut self, state: &State) -> Result<()> {
         // All that can fail comes before anything changes; the trainee checks its own part in the same way.
-        let (phase, tasks): (Phase, usize) = (state.value("phase")?, state.value("tasks")?);
-        let (task, task_of): (Vec<ClassId>, Vec<usize>) =
-            (state.value("task")?, state.value("task_of")?);
+        let (phase, task): (Phase, Vec<ClassId>) = (state.value("phase")?, state.value("task")?);
         let seen: SeenClasses = state.value("seen")?;
+        let tasks = ClassTasks::restored(state, seen.len()..=seen.len())?;
         let gaussians = self.gaussians.restored(&state.below("gaussians"))?;
         let strangers = |classes: &[ClassId]| {
             let mut unknown = classes.iter().filter(|class| seen.index(**class).is_none());
@@ -401,10 +357,6 @@ impl Learner for Slca {
         if let Some(stranger) = strangers(&task).or(strangers(gaussians.seen().as_slice())) {
             let expected = "a class that has been seen";
             return Err(Error::state("task and gaussians", stranger, expected));
-        }
-        if task_of.len() != seen.len() || task_of.iter().any(|task| *task >= tasks.max(1)) {
-            let expected = format!("a task below {tasks} for each of {} classes", seen.len());
-            return Err(Error::state("task_of", format!("{task_of:?}"), expected));
         }
         let (net, arrays) = (self.network(), state.below("unaligned"));
         let unaligned = match state.value("is_aligned")? {
@@ -433,8 +385,7 @@ impl Learner for Slca {
         alignment.restore(&moments, head.as_ref(), net.device())?;
         self.trainee.restore(state)?;
         (self.gaussians, self.alignment, self.unaligned) = (gaussians, alignment, unaligned);
-        (self.phase, self.task) = (phase, task);
-        (self.task_of, self.tasks) = (task_of, tasks);
+        (self.phase, self.task, self.tasks) = (phase, task, tasks);
         Ok(())
     }
 }

@@ -22,6 +22,8 @@ pub use everburn_er as er;
 pub use everburn_er_ace as er_ace;
 #[cfg(feature = "lae")]
 pub use everburn_lae as lae;
+#[cfg(feature = "mos")]
+pub use everburn_mos as mos;
 #[cfg(feature = "simplecil")]
 pub use everburn_simplecil as simplecil;
 #[cfg(feature = "slca")]

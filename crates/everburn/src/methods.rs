@@ -24,6 +24,8 @@ pub static METHODS: &[Method] = &[
     everburn_slca::SLCA,
     #[cfg(feature = "slca")]
     everburn_slca::SLCA_PLUS,
+    #[cfg(feature = "mos")]
+    everburn_mos::METHOD,
     // `cargo xtask new-method` adds a line above this one.
     #[cfg(feature = "baselines")]
     everburn_baselines::JOINT,

@@ -8,8 +8,8 @@ use everburn::core::{Batch, ClassId, Ctx, Key, Step, Values, View};
 use everburn::data::{Dataset, Preprocess, load};
 use everburn::methods::{METHODS, method};
 use everburn::nn::{Augment, Backbone, Frozen, Network, Preset, Setting, Training, Tuning};
+use everburn::nn::{ClassMeans, Similarity};
 use everburn::run::{Labelled, Material, Outcome, Runner, Settings};
-use everburn::simplecil::{ClassMeans, Similarity};
 use everburn::stream::scenario;
 use everburn_testkit::test_devices;
 

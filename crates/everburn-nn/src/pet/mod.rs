@@ -205,6 +205,24 @@ impl Pet {
         Some(acts.unwrap_or(self.blocks.len()))
     }
 
+    /// Whether all that it does is to add something beside MLPs.
+    pub(crate) fn is_beside_mlps(&self) -> bool {
+        let nowhere_else = |block: &BlockPet| {
+            let BlockPet {
+                adapter,
+                adaptformer: _,
+                lora,
+                prefix,
+                ssf,
+                prompts,
+            } = block;
+            let one = adapter.is_some() || lora.is_some() || prefix.is_some();
+            !(one || ssf.is_some() || prompts.is_some())
+        };
+        let ends = self.prompts.is_some() || self.patches.is_some() || self.norm.is_some();
+        !ends && self.blocks.iter().all(nowhere_else)
+    }
+
     /// Checks that it was made for a backbone like this.
     pub(crate) fn check(&self, vit: &VisionTransformer) -> Result<()> {
         if self.blocks.len() == vit.blocks.len() {
