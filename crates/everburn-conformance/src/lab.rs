@@ -58,7 +58,7 @@ impl Lab {
     pub fn frozen(&self) -> Result<Frozen> {
         let key = Key::from_seed(1).child("backbone");
         let backbone = match self.tuning {
-            Tuning::Frozen | Tuning::Pet => self.vit(key)?,
+            Tuning::Frozen | Tuning::Pet => toy_vit(self.shape.height, key, &self.device)?,
             Tuning::Full => {
                 let side = self.shape.height;
                 Backbone::resnet18(2, side, Normalise::HALF, key, &self.device)?
@@ -66,18 +66,22 @@ impl Lab {
         };
         Ok(Frozen::new(backbone, &self.device))
     }
+}
 
-    fn vit(&self, key: Key) -> Result<Backbone> {
-        let sizes = VitConfig {
-            image: self.shape.height,
-            patch: 4,
-            dim: 16,
-            depth: 2,
-            heads: 2,
-            hidden: 32,
-        };
-        Backbone::vit(sizes, Normalise::HALF, key, &self.device)
-    }
+/// A small Vision Transformer for square images of `side` pixels: patches of 4, width 16, two blocks of two heads.
+///
+/// # Errors
+/// If `side` is no multiple of 4.
+pub fn toy_vit(side: usize, key: Key, device: &Device) -> Result<Backbone> {
+    let sizes = VitConfig {
+        image: side,
+        patch: 4,
+        dim: 16,
+        depth: 2,
+        heads: 2,
+        hidden: 32,
+    };
+    Backbone::vit(sizes, Normalise::HALF, key, device)
 }
 
 /// What a learner is told of a stream.

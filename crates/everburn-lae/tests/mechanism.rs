@@ -4,9 +4,8 @@
 use everburn_backend::{Device, DeviceChoice, Rule, random, save_params, to_vec};
 use everburn_core::{ImageShape, Key, Learner, State, Step};
 use everburn_lae::{AlphaPer, Experts, Lae, LaeConfig};
-use everburn_nn::vit::VitConfig;
-use everburn_nn::{Backbone, Frozen, Normalise, Pet, Preset, Setting, Tuning};
-use everburn_testkit::drive::{Action, Flow, Task, script, toy_task};
+use everburn_nn::{Backbone, Frozen, Pet, Preset, Setting, Tuning};
+use everburn_testkit::drive::{Action, Flow, Task, script, toy_task, toy_vit};
 use serde_json::{Value, json};
 
 const SMALL: ImageShape = ImageShape::new(8, 8, 3);
@@ -16,15 +15,7 @@ fn cpu() -> Device {
 }
 
 fn frozen() -> Frozen {
-    let config = VitConfig {
-        image: 8,
-        patch: 4,
-        dim: 16,
-        depth: 2,
-        heads: 2,
-        hidden: 32,
-    };
-    let backbone = Backbone::vit(config, Normalise::HALF, Key::from_seed(1), &cpu()).unwrap();
+    let backbone = toy_vit(SMALL.height, Key::from_seed(1), &cpu()).unwrap();
     Frozen::new(backbone, &cpu())
 }
 

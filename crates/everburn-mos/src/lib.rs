@@ -225,16 +225,16 @@ impl Mos {
             return Ok(());
         }
         let own = self.working()?.clone();
-        let mean = match (self.config.merging, self.mean.take()) {
+        let before = self.mean.take();
+        self.mean = match (self.config.merging, &before) {
             (Merging::None, _) => None,
             (_, None) => Some(own.clone()),
-            (_, Some(mean)) => Some(mean_with(mean, self.adapters.len(), &own)?),
+            (_, Some(mean)) => Some(mean_with(mean.clone(), self.adapters.len(), &own)?),
         };
         // The released code merges what it evaluates, for good: soon the set is the mean of those before.
-        let before = std::mem::replace(&mut self.mean, mean);
-        self.adapters.push(match self.config.merging {
-            Merging::Released { alpha } if alpha > 0.0 => before.unwrap_or(own),
-            Merging::None | Merging::Paper { .. } | Merging::Released { .. } => own,
+        self.adapters.push(match (self.config.merging, before) {
+            (Merging::Released { alpha }, Some(mean)) if alpha > 0.0 => mean,
+            _ => own,
         });
         Ok(())
     }

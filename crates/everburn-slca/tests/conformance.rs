@@ -1,9 +1,9 @@
 //! The rules that every method keeps.
 
+use everburn_conformance::lab::toy_vit;
 use everburn_conformance::{Lab, Subject};
 use everburn_core::{Key, Learner};
-use everburn_nn::vit::VitConfig;
-use everburn_nn::{Backbone, Covariance, Frozen, Normalise, Setting, Tuning};
+use everburn_nn::{Covariance, Frozen, Setting, Tuning};
 use everburn_slca::{SLCA, SLCA_PLUS, Slca, SlcaConfig};
 
 /// Few samples: the rules ask whether a run can be resumed at each step, not whether it learns much.
@@ -26,16 +26,7 @@ fn vit() -> Subject {
         config.alignment.samples_per_class = 6;
         (config.recipe.epochs, config.recipe.batch) = (1, 3);
         config.recipe.online_batch = 3;
-        let sizes = VitConfig {
-            image: 8,
-            patch: 4,
-            dim: 16,
-            depth: 2,
-            heads: 2,
-            hidden: 32,
-        };
-        let weights = Key::from_seed(1);
-        let backbone = Backbone::vit(sizes, Normalise::HALF, weights, lab.device())?;
+        let backbone = toy_vit(8, Key::from_seed(1), lab.device())?;
         let learner = Slca::new(config, Frozen::new(backbone, lab.device()), key)?;
         Ok(Box::new(learner) as Box<dyn Learner>)
     };

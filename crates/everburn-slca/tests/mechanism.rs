@@ -6,12 +6,11 @@ use everburn_backend::{Device, DeviceChoice, Rule, Schedule, save_params, to_vec
 use everburn_core::{
     ClassId, Event, ImageShape, Key, Kind, Learner, Source, State, TaskId, TaskInfo, Values,
 };
-use everburn_nn::vit::VitConfig;
 use everburn_nn::{
-    AlignmentConfig, Backbone, Covariance, Frozen, Head, Normalise, Preset, Setting, Shrink, Tuning,
+    AlignmentConfig, Backbone, Covariance, Frozen, Head, Preset, Setting, Shrink, Tuning,
 };
 use everburn_slca::{LogitNorm, Loss, Shrinkage, Slca, SlcaConfig};
-use everburn_testkit::drive::{Action, Flow, Task, script, toy_task};
+use everburn_testkit::drive::{Action, Flow, Task, script, toy_task, toy_vit};
 
 const SMALL: ImageShape = ImageShape::new(8, 8, 3);
 /// Width of a feature of [`frozen`].
@@ -22,15 +21,7 @@ fn cpu() -> Device {
 }
 
 fn frozen() -> Frozen {
-    let config = VitConfig {
-        image: 8,
-        patch: 4,
-        dim: DIM,
-        depth: 2,
-        heads: 2,
-        hidden: 32,
-    };
-    let backbone = Backbone::vit(config, Normalise::HALF, Key::from_seed(1), &cpu()).unwrap();
+    let backbone = toy_vit(SMALL.height, Key::from_seed(1), &cpu()).unwrap();
     Frozen::new(backbone, &cpu())
 }
 

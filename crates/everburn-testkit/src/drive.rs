@@ -1,7 +1,7 @@
 //! A minimal driver that feeds a learner tasks of toy images call by call, for tests that look in between.
 
-pub use everburn_conformance::lab::Flow;
 use everburn_conformance::lab::toy_images;
+pub use everburn_conformance::lab::{Flow, toy_vit};
 use everburn_core::{
     Batch, ClassId, Ctx, Event, ImageShape, Images, Key, Learner, Order, SeenClasses, Source,
     Stage, Step, TaskId, TaskInfo,

@@ -1,0 +1,803 @@
+//! What MOS is made of, each part on its own: merging, stored sets, alignment, prototypes, retrieval and ensemble.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use burn::module::{Module, Param};
+use burn::tensor::{Tensor, TensorData};
+use everburn_backend::{Device, DeviceChoice, Rule, Schedule, param_bytes, save_params, to_vec};
+use everburn_core::{
+    ClassId, Event, ImageShape, Images, Key, Learner, Source, State, TaskId, TaskInfo, Values,
+};
+use everburn_mos::{
+    Classifiers, Merging, Mos, MosConfig, Retrieval, ensemble, mean_with, merged,
+    merged_block_by_block, orthogonality,
+};
+use everburn_nn::pet::{Blocks, LoraConfig};
+use everburn_nn::{
+    ClassMeans, Covariance, Frozen, Pet, PetConfig, Preset, Setting, Similarity, Tuning,
+    cross_entropy, targets,
+};
+use everburn_testkit::drive::{Action, Flow, Task, feed, script, toy_task, toy_vit};
+
+const SMALL: ImageShape = ImageShape::new(8, 8, 3);
+/// Blocks of [`frozen`].
+const DEPTH: usize = 2;
+
+fn cpu() -> Device {
+    DeviceChoice::CPU.open().unwrap()
+}
+
+fn frozen() -> Frozen {
+    let backbone = toy_vit(SMALL.height, Key::from_seed(1), &cpu()).unwrap();
+    Frozen::new(backbone, &cpu())
+}
+
+/// Small and fast, so that a few steps move adapters.
+fn config() -> MosConfig {
+    let mut config = MosConfig::preset(&Setting {
+        preset: Preset::Cpu,
+        tuning: Tuning::Pet,
+        from_scratch: false,
+    });
+    config.recipe.batch = 4;
+    config.recipe.online_batch = 4;
+    config.recipe.epochs = 2;
+    config.recipe.schedule = Schedule::Constant;
+    config.recipe.training.backbone_rate = 1.0;
+    config.recipe.training.head_rate = 0.1;
+    config.alignment.epochs = 2;
+    config.alignment.samples_per_class = 8;
+    config
+}
+
+fn learner(config: &MosConfig) -> Mos {
+    Mos::new(config.clone(), frozen(), Key::from_seed(2)).unwrap()
+}
+
+fn tasks() -> Vec<Task> {
+    let task = |classes: &[u32], number| toy_task(SMALL, classes, 8, Key::from_seed(number));
+    vec![task(&[26, 2], 1), task(&[18, 6], 2), task(&[9, 11], 3)]
+}
+
+fn actions(learner: &Mos, tasks: &[Task]) -> Vec<Action> {
+    script(learner, tasks, Flow::Tasks, Key::from_seed(3))
+}
+
+fn lora() -> PetConfig {
+    PetConfig::Lora(LoraConfig {
+        blocks: Blocks::All,
+        ..LoraConfig::default()
+    })
+}
+
+/// A learner that has been taught so many tasks.
+fn taught(config: &MosConfig, count: usize) -> Mos {
+    let mut learner = learner(config);
+    feed(
+        &mut learner,
+        &tasks()[..count],
+        Flow::Tasks,
+        Key::from_seed(3),
+    );
+    learner
+}
+
+/// The same state under other settings.
+fn with(learner: &Mos, config: &MosConfig) -> Mos {
+    let mut other = self::learner(config);
+    other.restore(&learner.save().unwrap()).unwrap();
+    other
+}
+
+fn all_images() -> Images {
+    let mut images = tasks()[0].images.clone();
+    for task in &tasks()[1..] {
+        images.extend(&task.images).unwrap();
+    }
+    images
+}
+
+/// All parameters of a set, one after another.
+fn values(pet: &Pet) -> Vec<f32> {
+    let state = save_params(pet).unwrap();
+    let arrays = state.arrays.values();
+    arrays
+        .flat_map(|array| match &array.values {
+            Values::F32(values) => values.clone(),
+            other => panic!("{other:?}"),
+        })
+        .collect()
+}
+
+fn scores(learner: &Mos, images: &Images) -> Vec<f32> {
+    learner.predict(images).unwrap().scores().to_vec()
+}
+
+fn near(found: &[f32], expected: &[f32], by: f32) {
+    assert_eq!(found.len(), expected.len());
+    for (found, expected) in found.iter().zip(expected) {
+        assert!((found - expected).abs() <= by, "{found} and {expected}");
+    }
+}
+
+#[derive(Module, Debug)]
+struct One {
+    value: Param<Tensor<1>>,
+}
+
+fn one(value: f32) -> One {
+    One {
+        value: Param::from_tensor(Tensor::from_data(TensorData::new(vec![value], [1]), &cpu())),
+    }
+}
+
+fn number(one: &One) -> f32 {
+    to_vec(&one.value.val()).unwrap()[0]
+}
+
+#[test]
+fn merging_by_hand_for_three_tasks() {
+    // Task 0 ends at 2; task 1 draws 7 to it, 0.9·7 + 0.1·2 = 6.5, and ends at 4 for another reason.
+    let mean = one(2.0);
+    assert!((number(&merged(one(7.0), &mean, 0.1, 1).unwrap()) - 6.5).abs() < 1e-6);
+    // In task 2 the mean is (2 + 4)/2.
+    let mean = mean_with(mean, 1, &one(4.0)).unwrap();
+    assert!((number(&mean) - 3.0).abs() < 1e-6);
+    assert!((number(&merged(one(1.0), &mean, 0.1, 1).unwrap()) - 1.2).abs() < 1e-6);
+    // And (2 + 4 + 9)/3 afterwards.
+    let after = mean_with(mean.clone(), 2, &one(9.0)).unwrap();
+    assert!((number(&after) - 5.0).abs() < 1e-6);
+
+    // n merges leave (1 − α)ⁿ of the distance: 0.28243 after 12, 0.25419 after 13.
+    for (times, left) in [(12, 0.28243), (13, 0.25419)] {
+        let found = number(&merged(one(1.0), &mean, 0.1, times).unwrap());
+        assert!((found - (3.0 - 2.0 * left)).abs() < 1e-5);
+    }
+    assert_eq!(number(&merged(one(1.0), &mean, 0.0, 13).unwrap()), 1.0);
+    assert_eq!(number(&merged(one(1.0), &mean, 1.0, 1).unwrap()), 3.0);
+    assert_eq!(number(&merged(one(3.0), &mean, 0.25, 1).unwrap()), 3.0);
+}
+
+#[test]
+fn a_step_of_the_third_task_is_drawn_to_the_mean_of_the_first_two() {
+    let (none, paper) = (Merging::None, Merging::Paper { alpha: 0.1 });
+    let of = |merging| MosConfig {
+        merging,
+        ..config()
+    };
+    let learner = taught(&of(paper), 2);
+    let sets: Vec<Vec<f32>> = learner.adapters().iter().map(values).collect();
+    let mean = values(learner.mean().unwrap());
+    let halves: Vec<f32> = sets[0]
+        .iter()
+        .zip(&sets[1])
+        .map(|(a, b)| (a + b) / 2.0)
+        .collect();
+    near(&mean, &halves, 1e-6);
+    // The working set goes on from the last.
+    assert_eq!(values(learner.network().pet().unwrap()), sets[1]);
+
+    let one_step = |merging| {
+        let mut learner = with(&learner, &of(merging));
+        let script = script(&learner, &tasks(), Flow::Tasks, Key::from_seed(3));
+        for action in script {
+            match &action {
+                Action::Observe(_, step, _) if step.task == Some(TaskId(2)) => {
+                    action.apply(&mut learner).unwrap();
+                    return values(learner.network().pet().unwrap());
+                }
+                Action::On(Event::TaskBegin(task), _) if task.task < TaskId(2) => {}
+                Action::On(Event::TaskBegin(task), _) if task.task == TaskId(2) => {
+                    action.apply(&mut learner).unwrap();
+                }
+                // The first stage of the third task.
+                Action::On(Event::StageBegin(stage), _)
+                    if stage.name == "train" && learner.network().seen().len() == 6 =>
+                {
+                    action.apply(&mut learner).unwrap();
+                }
+                _ => {}
+            }
+        }
+        panic!("no step of the third task");
+    };
+    let (plain, drawn) = (one_step(none), one_step(paper));
+    assert_ne!(plain, sets[1]);
+    let expected = plain.iter().zip(&mean);
+    let expected: Vec<f32> = expected.map(|(a, m)| 0.9 * a + 0.1 * m).collect();
+    near(&drawn, &expected, 1e-6);
+}
+
+#[test]
+fn drawn_all_the_way_all_sets_are_the_first() {
+    let config = MosConfig {
+        merging: Merging::Paper { alpha: 1.0 },
+        ..config()
+    };
+    let learner = taught(&config, 3);
+    let sets: Vec<Vec<f32>> = learner.adapters().iter().map(values).collect();
+    let begun = values(self::learner(&config).network().pet().unwrap());
+    assert_ne!(sets[0], begun);
+    near(&sets[1], &sets[0], 1e-6);
+    near(&sets[2], &sets[0], 1e-6);
+    // And without merging they are all different.
+    let free = taught(
+        &MosConfig {
+            merging: Merging::None,
+            ..config
+        },
+        3,
+    );
+    let sets: Vec<Vec<f32>> = free.adapters().iter().map(values).collect();
+    assert!(sets[0] != sets[1] && sets[1] != sets[2]);
+    assert!(free.mean().is_none());
+}
+
+#[test]
+fn the_released_code_leaves_less_of_a_set_at_each_step_and_in_the_statistics() {
+    let alpha = 0.1;
+    let mut config = config();
+    let trained = taught(&config, 2);
+    // Nothing but merging moves adapters.
+    config.merging = Merging::Released { alpha };
+    config.recipe.training.backbone_rate = 0.0;
+    let mut learner = with(&trained, &config);
+    let (start, mean) = (
+        values(learner.network().pet().unwrap()),
+        values(learner.mean().unwrap()),
+    );
+    let expected = |merges: usize| -> Vec<f32> {
+        let left = (1.0 - alpha).powi(merges as i32) as f32;
+        let pairs = start.iter().zip(&mean);
+        pairs.map(|(a, m)| m + left * (a - m)).collect()
+    };
+    let task = TaskInfo {
+        task: TaskId(2),
+        classes: vec![ClassId(9), ClassId(11)],
+        seen: 6,
+        samples: 16,
+        single_pass: false,
+    };
+    let third = [tasks().remove(2)];
+    let (mut trained, mut collected, mut stage) = (0, 0, String::new());
+    for action in script(&learner, &third, Flow::Tasks, Key::from_seed(3)) {
+        let action = match action {
+            Action::On(Event::TaskBegin(_), cx) => Action::On(Event::TaskBegin(task.clone()), cx),
+            other => other,
+        };
+        if let Action::On(Event::StageBegin(next), _) = &action {
+            stage.clone_from(&next.name);
+        }
+        action.apply(&mut learner).unwrap();
+        let Action::Observe(..) = action else {
+            continue;
+        };
+        match &*stage {
+            // Once before each block, once after the step.
+            "train" => trained += DEPTH + 1,
+            "statistics" => collected += DEPTH,
+            _ => continue,
+        }
+        let found = values(learner.network().pet().unwrap());
+        near(&found, &expected(trained + collected), 1e-5);
+    }
+    assert_eq!((trained, collected), (2 * 4 * (DEPTH + 1), 2 * DEPTH));
+    // What the released code's evaluation makes of a set is the mean of those before; the mean of all has its true end.
+    let sets = learner.adapters();
+    near(&values(&sets[2]), &mean, 1e-6);
+    let end = expected(trained);
+    let three: Vec<f32> = mean
+        .iter()
+        .zip(&end)
+        .map(|(m, a)| (2.0 * m + a) / 3.0)
+        .collect();
+    near(&values(learner.mean().unwrap()), &three, 1e-5);
+}
+
+#[test]
+fn a_forward_pass_of_the_released_code_merges_before_each_block() {
+    let (device, vit) = (cpu(), frozen());
+    let vit = vit.backbone().as_vit().unwrap();
+    let kind = config().recipe.pet.unwrap();
+    let pet = |seed| Pet::new(&kind, vit, Key::from_seed(seed), &device).unwrap();
+    let (working, mean) = (pet(1), pet(2));
+    let merged = merged_block_by_block(working.clone(), &mean, 0.1).unwrap();
+    for number in 0..DEPTH {
+        let of = |pet: &Pet| save_params(&pet.blocks[number]).unwrap();
+        let (working, mean, merged) = (of(&working), of(&mean), of(&merged));
+        let left = 0.9_f32.powi(number as i32 + 1);
+        for (name, array) in &merged.arrays {
+            let of = |state: &State| match &state.arrays[name].values {
+                Values::F32(values) => values.clone(),
+                other => panic!("{other:?}"),
+            };
+            let pairs = of(&working).into_iter().zip(of(&mean));
+            let expected: Vec<f32> = pairs.map(|(a, m)| m + left * (a - m)).collect();
+            let Values::F32(found) = &array.values else {
+                panic!("{name}");
+            };
+            near(found, &expected, 1e-6);
+        }
+    }
+}
+
+#[test]
+fn stored_sets_never_change_again() {
+    for merging in [
+        Merging::None,
+        Merging::Paper { alpha: 0.1 },
+        Merging::Released { alpha: 0.1 },
+    ] {
+        let mut learner = learner(&MosConfig {
+            merging,
+            ..config()
+        });
+        let images = all_images();
+        let mut stored: Vec<Vec<f32>> = Vec::new();
+        for action in actions(&learner, &tasks()) {
+            action.apply(&mut learner).unwrap();
+            let sets: Vec<Vec<f32>> = learner.adapters().iter().map(values).collect();
+            assert_eq!(sets[..stored.len()], stored, "{merging:?}");
+            if sets.len() > stored.len() && matches!(merging, Merging::Paper { .. }) {
+                // A copy of what the task has learnt, from which the next begins.
+                let working = values(learner.network().pet().unwrap());
+                assert_eq!(sets.last(), Some(&working));
+            }
+            stored = sets;
+            if matches!(action, Action::On(Event::TaskEnd(_), _)) {
+                let before = learner.save().unwrap();
+                for _ in 0..3 {
+                    learner.predict(&images).unwrap();
+                }
+                assert_eq!(learner.save().unwrap(), before, "{merging:?}");
+            }
+        }
+        assert_eq!(stored.len(), 3);
+    }
+}
+
+#[test]
+fn with_one_task_it_predicts_as_its_adapters_do() {
+    let config = config();
+    let learner = taught(&config, 1);
+    let (images, net) = (all_images(), learner.network());
+    let plain = net.predict(&images).unwrap();
+    for retrieval in [Retrieval::default(), Retrieval::Latest] {
+        let head = MosConfig {
+            classifiers: Classifiers::Head,
+            retrieval,
+            ..config.clone()
+        };
+        let found = with(&learner, &head).predict(&images).unwrap();
+        assert_eq!(found.classes(), plain.classes());
+        near(found.scores(), plain.scores(), 1e-6);
+    }
+    for found in learner.retrieve(&images).unwrap() {
+        assert_eq!((found.first, found.last, found.rounds), (0, 0, 1));
+    }
+    // Both classifiers look through the same adapters.
+    let features = to_vec(&net.features(&images).unwrap()).unwrap();
+    let cosines = (learner.prototypes())
+        .scores(&features, Similarity::Cosine)
+        .unwrap();
+    let rows = |values: &[f32]| {
+        Tensor::from_data(TensorData::new(values.to_vec(), [images.len(), 2]), &cpu())
+    };
+    let expected = to_vec(&ensemble(rows(plain.scores()), rows(&cosines), 1)).unwrap();
+    near(&scores(&learner, &images), &expected, 1e-6);
+    for row in expected.chunks(2) {
+        assert!((row.iter().sum::<f32>() - 2.0).abs() < 1e-5);
+    }
+}
+
+/// Features of images under a set, by the plain forward pass.
+fn features(learner: &Mos, images: &Images, pet: &Pet) -> Vec<f32> {
+    let net = learner.network();
+    let backbone = net.backbone();
+    let vit = backbone.as_vit().unwrap();
+    let pixels = backbone.normalise(backbone.load(images, &cpu()).unwrap());
+    let tokens = vit.embed_with(pixels, Some(pet));
+    to_vec(&vit.finish(tokens, 0, Some(pet), None)).unwrap()
+}
+
+/// What MOS is said to do, one image and one round after another, with t + 1 whole forward passes each.
+fn naive(learner: &Mos, images: &Images, rounds: usize) -> (Vec<usize>, Vec<f32>) {
+    let (net, task_of) = (learner.network(), learner.tasks().of());
+    let (classes, dim) = (task_of.len(), net.backbone().dim());
+    let largest = |row: &[f32]| {
+        let places = 0..row.len();
+        places
+            .reduce(|best, at| if row[at] > row[best] { at } else { best })
+            .unwrap()
+    };
+    let (mut last, mut scores) = (Vec::new(), Vec::new());
+    for image in 0..images.len() {
+        let image = images.select(&[image]).unwrap();
+        let sets = learner.adapters().iter();
+        let all: Vec<Vec<f32>> = sets.map(|pet| features(learner, &image, pet)).collect();
+        let prototypes = learner.prototypes();
+        let known = prototypes.scores(&all[0], Similarity::Cosine).unwrap();
+        let seen = net.seen().as_slice().iter();
+        let cosines: Vec<f32> = seen
+            .map(|class| known[prototypes.seen().index(*class).unwrap()])
+            .collect();
+        let mut task = task_of[largest(&cosines)];
+        let mut logits = Vec::new();
+        for round in 1..=rounds {
+            let data = TensorData::new(all[task].clone(), [1, dim]);
+            let features = Tensor::from_data(data, &cpu());
+            logits = to_vec(&net.logits(features).unwrap()).unwrap();
+            let named = task_of[largest(&logits)];
+            if named == task || round == rounds {
+                break;
+            }
+            task = named;
+        }
+        let row =
+            |values: Vec<f32>| Tensor::from_data(TensorData::new(values, [1, classes]), &cpu());
+        let sum = ensemble(row(logits), row(cosines), learner.adapters().len());
+        scores.extend(to_vec(&sum).unwrap());
+        last.push(task);
+    }
+    (last, scores)
+}
+
+#[test]
+fn shared_computations_give_what_a_pass_for_each_set_gives() {
+    let images = all_images();
+    let kinds = [None, Some(lora()), Some(PetConfig::Ssf(Default::default()))];
+    for kind in kinds {
+        let mut config = config();
+        if let Some(kind) = kind {
+            config.recipe.pet = Some(kind);
+            config.recipe.training.backbone_rate = 0.1;
+        }
+        let learner = taught(&config, 3);
+        let (last, expected) = naive(&learner, &images, 4);
+        let found = learner.retrieve(&images).unwrap();
+        let of = found.iter().map(|found| found.last).collect::<Vec<_>>();
+        assert_eq!(of, last);
+        near(&scores(&learner, &images), &expected, 1e-5);
+        // Some images moved on, or the test would say little.
+        assert!(
+            config.recipe.pet != self::config().recipe.pet || found.iter().any(|f| f.rounds > 1)
+        );
+    }
+}
+
+#[test]
+fn an_image_is_found_the_same_adapters_alone() {
+    let (learner, images) = (taught(&config(), 3), all_images());
+    let together = learner.retrieve(&images).unwrap();
+    for (image, found) in together.iter().enumerate() {
+        let alone = images.select(&[image]).unwrap();
+        assert_eq!(learner.retrieve(&alone).unwrap(), [*found]);
+    }
+}
+
+#[test]
+fn alignment_moves_the_head_alone_and_stays() {
+    let config = config();
+    let mut learner = learner(&config);
+    let mut stage = String::new();
+    let (mut aligned, mut head) = (Vec::new(), None);
+    for action in actions(&learner, &tasks()) {
+        if let Action::On(Event::StageBegin(next), _) = &action {
+            stage.clone_from(&next.name);
+        }
+        let before = learner.save().unwrap();
+        action.apply(&mut learner).unwrap();
+        let after = learner.save().unwrap();
+        match (&*stage, &action) {
+            ("align", Action::Observe(_, step, _)) => {
+                let names = before.below("trained").arrays.into_iter();
+                let now = after.below("trained").arrays;
+                for (name, array) in names {
+                    assert_eq!(array == now[&name], !name.starts_with("head."), "{name}");
+                }
+                aligned.push(step.task.unwrap().0);
+            }
+            // The next task goes on from the aligned head, unlike SLCA's.
+            ("align", Action::On(Event::StageEnd(_), _)) => {
+                head = Some(values_of_head(&after));
+            }
+            ("train", Action::On(Event::StageBegin(_), _)) => {
+                if let Some(head) = &head {
+                    assert_eq!(values_of_head(&after)[..head.len()], head[..]);
+                }
+            }
+            _ => {}
+        }
+    }
+    // Two epochs of as many steps as classes, in the second and in the third task.
+    let steps = |task| aligned.iter().filter(|other| **other == task).count();
+    assert_eq!([0, 1, 2].map(steps), [0, 2 * 4, 2 * 6]);
+}
+
+fn values_of_head(state: &State) -> Vec<f32> {
+    match &state.below("trained.head").arrays["weight"].values {
+        Values::F32(values) => values.clone(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn prototypes_are_means_under_the_first_set_and_gaussians_under_each_tasks_own() {
+    let learner = taught(&config(), 3);
+    let dim = learner.network().backbone().dim();
+    for (number, task) in tasks().iter().enumerate() {
+        let classes: Vec<ClassId> = task.labels.clone();
+        let mean_under = |set: usize| {
+            let mut means = ClassMeans::new(dim);
+            let features = features(&learner, &task.images, &learner.adapters()[set]);
+            means.add(&features, &classes).unwrap();
+            means
+        };
+        let (first, own) = (mean_under(0), mean_under(number));
+        for (place, class) in first.seen().as_slice().iter().enumerate() {
+            let of = |means: &[f64], place: usize| -> Vec<f32> {
+                let row = &means[place * dim..(place + 1) * dim];
+                row.iter().map(|x| *x as f32).collect()
+            };
+            let prototypes = learner.prototypes();
+            let at = prototypes.seen().index(*class).unwrap();
+            near(
+                &of(&prototypes.means(), at),
+                &of(&first.means(), place),
+                1e-5,
+            );
+            let gaussians = learner.gaussians();
+            let at = gaussians.seen().index(*class).unwrap();
+            near(&of(gaussians.means(), at), &of(&own.means(), place), 1e-5);
+        }
+    }
+}
+
+#[test]
+fn orthogonal_rows_of_one_norm_have_the_loss_of_the_closed_form() {
+    let (count, square) = (4, 2.0_f64);
+    let mut rows = vec![0.0_f32; count * count];
+    for row in 0..count {
+        rows[row * (count + 1)] = square.sqrt() as f32;
+    }
+    let all = |values: &[f32], rows: usize| {
+        Tensor::<2>::from_data(TensorData::new(values.to_vec(), [rows, count]), &cpu())
+    };
+    let expected = (1.0 + (count - 1) as f64 * (-square / 0.8).exp()).ln() as f32;
+    let found = to_vec(&orthogonality(None, all(&rows, count), 0.8)).unwrap();
+    near(&found, &[expected], 1e-6);
+    // Means are rows like others.
+    let (means, features) = rows.split_at(2 * count);
+    let found = orthogonality(Some(all(means, 2)), all(features, 2), 0.8);
+    near(&to_vec(&found).unwrap(), &[expected], 1e-6);
+}
+
+#[test]
+fn a_step_goes_by_cross_entropy_of_the_task_and_orthogonality_to_the_means_before() {
+    // One image a batch and no dropout, so that the loss can be computed from outside.
+    let mut config = config();
+    let Some(PetConfig::Adaptformer(adapter)) = &mut config.recipe.pet else {
+        panic!("{:?}", config.recipe.pet);
+    };
+    adapter.dropout = 0.0;
+    let mut learner = learner(&config);
+    let mut compared = 0;
+    for action in actions(&learner, &tasks()) {
+        let Action::Observe(batch, step, cx) = &action else {
+            action.apply(&mut learner).unwrap();
+            continue;
+        };
+        if batch.labels.is_empty() || step.stage > 0 {
+            action.apply(&mut learner).unwrap();
+            continue;
+        }
+        let net = learner.network();
+        let features = net.features(&batch.images).unwrap();
+        let logits = net.logits(features.clone()).unwrap();
+        let known = 2 * step.task.unwrap().0 as usize;
+        let columns = batch.labels.iter().map(|c| net.seen().index(*c).unwrap());
+        let local: Vec<usize> = columns.map(|column| column - known).collect();
+        let ce = cross_entropy(logits.narrow(1, known, 2), targets(&local, &cpu()));
+        let (means, dim) = (learner.gaussians().means(), features.dims()[1]);
+        let values: Vec<f32> = means.iter().map(|x| *x as f32).collect();
+        let rows = values.len() / dim;
+        assert_eq!(rows, known, "means of earlier tasks alone");
+        let means =
+            (rows > 0).then(|| Tensor::from_data(TensorData::new(values, [rows, dim]), &cpu()));
+        let apart = orthogonality(means, features, config.temperature);
+        let expected = to_vec(&(ce + apart * config.orthogonality)).unwrap()[0];
+        let found = learner.observe(batch, step, cx).unwrap().loss.unwrap();
+        assert!((found - expected).abs() < 1e-5 * expected.abs().max(1.0));
+        compared += 1;
+    }
+    assert_eq!(compared, 3 * 2 * 4);
+}
+
+#[test]
+fn old_rows_of_the_head_get_decay_and_no_gradient() {
+    let mut config = config();
+    config.recipe.training.rule = Rule::sgd(0.0);
+    config.recipe.training.weight_decay = 0.5;
+    config.recipe.training.head_rate = 0.1;
+    let mut learner = learner(&config);
+    for action in actions(&learner, &tasks()) {
+        let before = learner.save().unwrap();
+        action.apply(&mut learner).unwrap();
+        let Action::Observe(batch, step, _) = &action else {
+            continue;
+        };
+        if batch.labels.is_empty() || step.stage > 0 || step.task != Some(TaskId(1)) {
+            continue;
+        }
+        let (before, after) = (
+            values_of_head(&before),
+            values_of_head(&learner.save().unwrap()),
+        );
+        let old = before.len() / 2;
+        let decayed: Vec<f32> = before[..old]
+            .iter()
+            .map(|x| x * (1.0 - 0.1 * 0.5))
+            .collect();
+        near(&after[..old], &decayed, 1e-6);
+        assert_ne!(before[old..], after[old..]);
+    }
+}
+
+#[test]
+fn each_classifier_may_predict_alone() {
+    let learner = taught(&config(), 3);
+    let (images, dim) = (all_images(), learner.network().backbone().dim());
+    let of = |classifiers| {
+        let config = MosConfig {
+            classifiers,
+            ..config()
+        };
+        scores(&with(&learner, &config), &images)
+    };
+    let prototypes = of(Classifiers::Prototypes);
+    let under_first = features(&learner, &images, &learner.adapters()[0]);
+    let expected = learner
+        .prototypes()
+        .scores(&under_first, Similarity::Cosine);
+    near(&prototypes, &expected.unwrap(), 1e-5);
+    let head = of(Classifiers::Head);
+    for (image, found) in learner.retrieve(&images).unwrap().iter().enumerate() {
+        let image_alone = images.select(&[image]).unwrap();
+        let under = features(&learner, &image_alone, &learner.adapters()[found.last]);
+        let data = TensorData::new(under, [1, dim]);
+        let logits = learner
+            .network()
+            .logits(Tensor::from_data(data, &cpu()))
+            .unwrap();
+        near(&head[image * 6..][..6], &to_vec(&logits).unwrap(), 1e-4);
+    }
+}
+
+#[test]
+fn nothing_is_collected_that_nobody_uses() {
+    let config = MosConfig {
+        orthogonality: 0.0,
+        classifiers: Classifiers::Head,
+        retrieval: Retrieval::Latest,
+        alignment: everburn_nn::AlignmentConfig {
+            epochs: 0,
+            ..config().alignment
+        },
+        ..config()
+    };
+    let learner = taught(&config, 2);
+    assert!(learner.gaussians().seen().is_empty() && learner.prototypes().seen().is_empty());
+    let task = TaskInfo {
+        task: TaskId(2),
+        classes: vec![ClassId(9)],
+        seen: 5,
+        samples: 8,
+        single_pass: false,
+    };
+    let stages = learner.stages(Some(&task));
+    assert!(stages.len() == 1 && stages[0].source == Source::Task);
+    // Where only means count, no covariance is kept in full.
+    let means_alone = MosConfig {
+        orthogonality: 0.1,
+        ..config
+    };
+    let kept = taught(&means_alone, 2).gaussians().covariance(0);
+    let dim = learner.network().backbone().dim();
+    assert!((0..dim).all(|d| (0..dim).all(|e| d == e || kept[d * dim + e] == 0.0)));
+    assert_eq!(means_alone.covariance, Covariance::Full);
+}
+
+#[test]
+fn memory_grows_by_a_set_and_the_statistics_of_its_classes() {
+    let mut learner = learner(&config());
+    let one = param_bytes(learner.network().pet().unwrap());
+    for action in actions(&learner, &tasks()) {
+        action.apply(&mut learner).unwrap();
+        let Action::On(Event::TaskEnd(task), _) = &action else {
+            continue;
+        };
+        let tasks = u64::from(task.task.0) + 1;
+        let footprint = learner.footprint();
+        let of = |name: &str| {
+            let mut all = footprint.memory.iter();
+            all.find(|memory| memory.name == name).unwrap().bytes
+        };
+        assert_eq!(of("adapters of tasks learnt"), tasks * one);
+        assert_eq!(of("mean of adapters"), one);
+        assert_eq!(of("prototypes"), 2 * tasks * 8 * (16 + 1));
+    }
+}
+
+#[test]
+fn classes_that_were_announced_alone_have_no_part_in_predictions() {
+    let (mut learner, images) = (taught(&config(), 2), all_images());
+    let before = scores(&learner, &images);
+    let task = TaskInfo {
+        task: TaskId(2),
+        classes: vec![ClassId(9), ClassId(11)],
+        seen: 6,
+        samples: 16,
+        single_pass: false,
+    };
+    let cx = everburn_core::Ctx::new(Key::from_seed(5));
+    learner.on(&Event::TaskBegin(task), &cx).unwrap();
+    let after = learner.predict(&images).unwrap();
+    assert_eq!(after.classes().len(), 6);
+    for (row, before) in after.rows().zip(before.chunks(4)) {
+        near(&row[..4], before, 1e-6);
+        assert_eq!(row[4..], [0.0, 0.0]);
+    }
+}
+
+#[test]
+fn one_batch_over_sets_is_what_each_set_gives() {
+    let (device, learner) = (cpu(), taught(&config(), 3));
+    let (net, images) = (learner.network(), all_images());
+    let stem = net.stem(&images).unwrap();
+    let sets: Vec<&Pet> = learner.adapters().iter().collect();
+    let mut order = Key::from_seed(1).permutation(images.len() * 3);
+    order.truncate(40);
+    let pairs: Vec<(usize, usize)> = order.iter().map(|n| (n / 3, n % 3)).collect();
+    let found = to_vec(&net.features_by(&stem, &sets, &pairs).unwrap()).unwrap();
+    let whole: Vec<Vec<f32>> = sets
+        .iter()
+        .map(|pet| to_vec(&net.features_with(&stem, pet).unwrap()).unwrap())
+        .collect();
+    let dim = net.backbone().dim();
+    let rows = pairs
+        .iter()
+        .map(|(image, set)| &whole[*set][image * dim..][..dim]);
+    near(&found, &rows.collect::<Vec<_>>().concat(), 1e-5);
+    for wrong in [(images.len(), 0), (0, 3)] {
+        assert!(net.features_by(&stem, &sets, &[wrong]).is_err());
+    }
+    // Sets of another kind do not fit this stem.
+    let vit = net.backbone().as_vit().unwrap();
+    let lora = Pet::new(&lora(), vit, Key::from_seed(1), &device).unwrap();
+    assert!(net.features_by(&stem, &[&lora], &[(0, 0)]).is_err());
+    assert!(net.features_with(&stem, &lora).is_err());
+}
+
+#[test]
+fn settings_out_of_their_domain_are_refused_by_name() {
+    let wrong: [(&str, fn(&mut MosConfig)); 7] = [
+        ("merging.alpha", |c| {
+            c.merging = Merging::Paper { alpha: 1.5 }
+        }),
+        ("orthogonality", |c| c.orthogonality = -0.1),
+        ("temperature", |c| c.temperature = 0.0),
+        ("jitter", |c| c.jitter = f64::NAN),
+        ("retrieval.rounds", |c| {
+            c.retrieval = Retrieval::Refined { rounds: 0 }
+        }),
+        ("recipe.tuning", |c| c.recipe.tuning = Tuning::Full),
+        ("recipe.unfrozen", |c| {
+            c.recipe.unfrozen = vec![everburn_nn::BackbonePart::Norms]
+        }),
+    ];
+    for (field, change) in wrong {
+        let mut config = config();
+        change(&mut config);
+        let error = Mos::new(config, frozen(), Key::from_seed(1)).err().unwrap();
+        assert!(error.to_string().contains(field), "{field}: {error}");
+    }
+}
