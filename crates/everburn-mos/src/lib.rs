@@ -333,13 +333,8 @@ impl Mos {
             }
         };
         if config.classifiers == Classifiers::Prototypes {
-            let guess = |task| Retrieved {
-                first: task,
-                last: task,
-                rounds: 0,
-            };
             return Ok(Answer {
-                retrieved: start.into_iter().map(guess).collect(),
+                retrieved: start.into_iter().map(Retrieved::guess).collect(),
                 refined: Vec::new(),
                 cosines,
             });

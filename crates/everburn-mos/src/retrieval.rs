@@ -4,15 +4,41 @@ use std::collections::BTreeMap;
 
 use everburn_core::{Error, Result};
 
-/// How the adapters of an image were found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How the adapters of an image were found: the tasks whose adapters were asked, round by round.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Retrieved {
+    first: usize,
+    later: Vec<usize>,
+}
+
+impl Retrieved {
+    /// The first guess alone.
+    pub(crate) fn guess(task: usize) -> Self {
+        Self {
+            first: task,
+            later: Vec::new(),
+        }
+    }
+
     /// The task of the first guess.
-    pub first: usize,
-    /// The task whose adapters made the logits.
-    pub last: usize,
+    pub fn first(&self) -> usize {
+        self.first
+    }
+
+    /// The task whose adapters were asked last, which made the logits.
+    pub fn last(&self) -> usize {
+        self.later.last().copied().unwrap_or(self.first)
+    }
+
     /// How often the head was asked.
-    pub rounds: usize,
+    pub fn rounds(&self) -> usize {
+        1 + self.later.len()
+    }
+
+    /// All tasks, in the order in which they were asked; one may come twice.
+    pub fn path(&self) -> impl Iterator<Item = usize> {
+        std::iter::once(self.first).chain(self.later.iter().copied())
+    }
 }
 
 /// The number of the largest value; the first of several equal ones.
@@ -41,18 +67,11 @@ pub fn refine(
     mut logits: impl FnMut(&[(usize, usize)]) -> Result<Vec<f32>>,
 ) -> Result<(Vec<Retrieved>, Vec<f32>)> {
     let classes = task_of.len();
-    let mut found: Vec<Retrieved> = first
-        .iter()
-        .map(|task| Retrieved {
-            first: *task,
-            last: *task,
-            rounds: 0,
-        })
-        .collect();
+    let mut found: Vec<Retrieved> = first.iter().copied().map(Retrieved::guess).collect();
     let mut known: BTreeMap<(usize, usize), Vec<f32>> = BTreeMap::new();
     let mut unsettled: Vec<usize> = (0..first.len()).collect();
     for round in 1..=most.max(1) {
-        let asked = unsettled.iter().map(|image| (*image, found[*image].last));
+        let asked = unsettled.iter().map(|image| (*image, found[*image].last()));
         let missing: Vec<(usize, usize)> = asked.filter(|pair| !known.contains_key(pair)).collect();
         if !missing.is_empty() {
             let values = logits(&missing)?;
@@ -65,17 +84,16 @@ pub fn refine(
         }
         unsettled.retain(|image| {
             let retrieved = &mut found[*image];
-            retrieved.rounds = round;
-            let named = task_of[largest(&known[&(*image, retrieved.last)])];
-            let goes_on = named != retrieved.last && round < most;
+            let named = task_of[largest(&known[&(*image, retrieved.last())])];
+            let goes_on = named != retrieved.last() && round < most;
             if goes_on {
-                retrieved.last = named;
+                retrieved.later.push(named);
             }
             goes_on
         });
     }
     let last = found.iter().enumerate();
-    let refined = last.flat_map(|(image, retrieved)| known[&(image, retrieved.last)].clone());
+    let refined = last.flat_map(|(image, retrieved)| known[&(image, retrieved.last())].clone());
     let refined = refined.collect();
     Ok((found, refined))
 }
@@ -97,27 +115,30 @@ mod tests {
             Ok(pairs.iter().flat_map(row).collect())
         };
         let (found, refined) = refine(&[first], most, &task_of, logits).unwrap();
-        (found[0], refined, asked)
+        (found[0].clone(), refined, asked)
     }
 
     #[test]
     fn it_stops_where_the_adapters_name_their_own_task() {
         let (found, refined, asked) = walk(&[0, 0, 1], 0, 4);
-        assert_eq!((found.last, found.rounds, asked), (0, 1, 1));
+        assert_eq!((found.last(), found.rounds(), asked), (0, 1, 1));
         assert_eq!(refined, [0.0, 1.0, 0.0, 0.0, 0.0, 0.0]);
         let (found, _, asked) = walk(&[0, 0, 1], 2, 4);
-        assert_eq!((found.first, found.last, found.rounds, asked), (2, 0, 3, 3));
+        assert_eq!(
+            (found.first(), found.last(), found.rounds(), asked),
+            (2, 0, 3, 3)
+        );
     }
 
     #[test]
     fn a_cycle_ends_after_four_rounds_with_the_adapters_asked_last() {
         // 0 → 1 → 0 → 1, which still names 0; each set was run once.
         let (found, refined, asked) = walk(&[1, 0], 0, 4);
-        assert_eq!((found.last, found.rounds, asked), (1, 4, 2));
+        assert_eq!((found.last(), found.rounds(), asked), (1, 4, 2));
         assert_eq!(refined, [0.0, 1.0, 0.0, 0.0]);
         // 0 → 1 → 2 → 0.
         let (found, _, asked) = walk(&[1, 2, 0], 0, 4);
-        assert_eq!((found.last, found.rounds, asked), (0, 4, 3));
+        assert_eq!((found.last(), found.rounds(), asked), (0, 4, 3));
     }
 
     #[test]
@@ -125,9 +146,12 @@ mod tests {
         let chain = [1, 2, 3, 4, 5, 5];
         for most in 1..=6 {
             let (found, _, asked) = walk(&chain, 0, most);
-            assert_eq!((found.last, found.rounds, asked), (most - 1, most, most));
+            assert_eq!(
+                (found.last(), found.rounds(), asked),
+                (most - 1, most, most)
+            );
         }
-        assert_eq!(walk(&chain, 0, 9).0.rounds, 6);
+        assert_eq!(walk(&chain, 0, 9).0.rounds(), 6);
     }
 
     #[test]

@@ -267,8 +267,8 @@ fn retrieval_and_ensemble_are_those_of_the_official_code() {
             let name = |part: &str| format!("retrieval.out.{name}.{part}");
             let (found, refined) = refine(first, most, &task_of, logits).unwrap();
             let of = |part: fn(&Retrieved) -> usize| found.iter().map(part).collect::<Vec<_>>();
-            assert_eq!(of(|one| one.rounds), golden.usize(&name("rounds")));
-            assert_eq!(of(|one| one.last), golden.usize(&name("last_adapter")));
+            assert_eq!(of(Retrieved::rounds), golden.usize(&name("rounds")));
+            assert_eq!(of(Retrieved::last), golden.usize(&name("last_adapter")));
             golden.check(&name("refined_logits"), &refined, fraction);
             if first != &nearest {
                 continue;

@@ -8,7 +8,7 @@ use everburn_core::{
     ClassId, Event, ImageShape, Images, Key, Learner, Source, State, TaskId, TaskInfo, Values,
 };
 use everburn_mos::{
-    Classifiers, Merging, Mos, MosConfig, Retrieval, ensemble, mean_with, merged,
+    Classifiers, Merging, Mos, MosConfig, Retrieval, Retrieved, ensemble, mean_with, merged,
     merged_block_by_block, orthogonality,
 };
 use everburn_nn::pet::{Blocks, LoraConfig};
@@ -372,7 +372,7 @@ fn with_one_task_it_predicts_as_its_adapters_do() {
         near(found.scores(), plain.scores(), 1e-6);
     }
     for found in learner.retrieve(&images).unwrap() {
-        assert_eq!((found.first, found.last, found.rounds), (0, 0, 1));
+        assert_eq!((found.first(), found.last(), found.rounds()), (0, 0, 1));
     }
     // Both classifiers look through the same adapters.
     let features = to_vec(&net.features(&images).unwrap()).unwrap();
@@ -454,12 +454,12 @@ fn shared_computations_give_what_a_pass_for_each_set_gives() {
         let learner = taught(&config, 3);
         let (last, expected) = naive(&learner, &images, 4);
         let found = learner.retrieve(&images).unwrap();
-        let of = found.iter().map(|found| found.last).collect::<Vec<_>>();
+        let of = found.iter().map(Retrieved::last).collect::<Vec<_>>();
         assert_eq!(of, last);
         near(&scores(&learner, &images), &expected, 1e-5);
         // Some images moved on, or the test would say little.
         assert!(
-            config.recipe.pet != self::config().recipe.pet || found.iter().any(|f| f.rounds > 1)
+            config.recipe.pet != self::config().recipe.pet || found.iter().any(|f| f.rounds() > 1)
         );
     }
 }
@@ -470,7 +470,7 @@ fn an_image_is_found_the_same_adapters_alone() {
     let together = learner.retrieve(&images).unwrap();
     for (image, found) in together.iter().enumerate() {
         let alone = images.select(&[image]).unwrap();
-        assert_eq!(learner.retrieve(&alone).unwrap(), [*found]);
+        assert_eq!(&learner.retrieve(&alone).unwrap()[0], found);
     }
 }
 
@@ -662,7 +662,7 @@ fn each_classifier_may_predict_alone() {
     let head = of(Classifiers::Head);
     for (image, found) in learner.retrieve(&images).unwrap().iter().enumerate() {
         let image_alone = images.select(&[image]).unwrap();
-        let under = features(&learner, &image_alone, &learner.adapters()[found.last]);
+        let under = features(&learner, &image_alone, &learner.adapters()[found.last()]);
         let data = TensorData::new(under, [1, dim]);
         let logits = learner
             .network()
@@ -779,7 +779,8 @@ fn one_batch_over_sets_is_what_each_set_gives() {
 
 #[test]
 fn settings_out_of_their_domain_are_refused_by_name() {
-    let wrong: [(&str, fn(&mut MosConfig)); 7] = [
+    type Change = fn(&mut MosConfig);
+    let wrong: [(&str, Change); 7] = [
         ("merging.alpha", |c| {
             c.merging = Merging::Paper { alpha: 1.5 }
         }),

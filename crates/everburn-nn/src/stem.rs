@@ -19,7 +19,7 @@ enum Begun {
     /// Tokens `[batch, N, D]` before the block at which the backbone is cut.
     Tokens(Tensor<3>),
     /// The two halves of that block: modules act beside MLPs and nowhere else.
-    Halves(Halves),
+    Halves(Box<Halves>),
 }
 
 impl Stem {
@@ -38,7 +38,7 @@ impl Stem {
         match self.0 {
             Begun::Tokens(tokens) if pet.is_beside_mlps() => {
                 let halves = (frozen.backbone().as_vit()?).halves(tokens, frozen.cut_at());
-                Ok(Self(Begun::Halves(halves)))
+                Ok(Self(Begun::Halves(Box::new(halves))))
             }
             begun => Ok(Self(begun)),
         }
@@ -58,7 +58,7 @@ impl Stem {
         Self(match &self.0 {
             Begun::Pixels(pixels) => Begun::Pixels(pixels.clone().select(0, images)),
             Begun::Tokens(tokens) => Begun::Tokens(tokens.clone().select(0, images)),
-            Begun::Halves(halves) => Begun::Halves(halves.select(images)),
+            Begun::Halves(halves) => Begun::Halves(Box::new(halves.select(images))),
         })
     }
 
@@ -67,7 +67,7 @@ impl Stem {
         Self(match &self.0 {
             Begun::Pixels(pixels) => Begun::Pixels(pixels.clone().narrow(0, first, count)),
             Begun::Tokens(tokens) => Begun::Tokens(tokens.clone().narrow(0, first, count)),
-            Begun::Halves(halves) => Begun::Halves(halves.narrow(first, count)),
+            Begun::Halves(halves) => Begun::Halves(Box::new(halves.narrow(first, count))),
         })
     }
 
@@ -82,7 +82,7 @@ impl Stem {
             Begun::Tokens(tokens) => vit.finish(tokens, cut, Some(pet), key),
             Begun::Halves(halves) => {
                 let rows = halves.len();
-                vit.finish_by(halves, cut, &[(pet, rows)])
+                vit.finish_by(*halves, cut, &[(pet, rows)])
             }
         })
     }
@@ -91,11 +91,11 @@ impl Stem {
     /// batch where modules act beside MLPs alone, otherwise set by set.
     pub(crate) fn finish_by(self, frozen: &Frozen, sets: &[(&Pet, usize)]) -> Result<Tensor<2>> {
         let (vit, cut) = (frozen.backbone().as_vit()?, frozen.cut_at());
+        for (pet, _) in sets {
+            self.check(pet, vit, cut)?;
+        }
         if let Begun::Halves(halves) = self.0 {
-            for (pet, _) in sets {
-                Self(Begun::Halves(halves.clone())).check(pet, vit, cut)?;
-            }
-            return Ok(vit.finish_by(halves, cut, sets));
+            return Ok(vit.finish_by(*halves, cut, sets));
         }
         let mut first = 0;
         let mut parts = Vec::with_capacity(sets.len());
