@@ -444,6 +444,7 @@ fn default_preprocess(dataset: &str) -> &'static str {
 mod tests {
     use super::*;
     use everburn::lae::LaeConfig;
+    use everburn::mos::MosConfig;
     use everburn::slca::SlcaConfig;
 
     #[test]
@@ -507,6 +508,10 @@ mod tests {
             "slca-plus",
             to_value(SlcaConfig::plus_imagenet_r()),
         );
+        let to_value = |config: MosConfig| serde_json::to_value(config);
+        let (cifar100, imagenet_r) = ("cifar100-mos-vit-b16", "imagenet-r-mos-vit-b16");
+        is(cifar100, "mos", to_value(MosConfig::cifar100()));
+        is(imagenet_r, "mos", to_value(MosConfig::imagenet_r()));
     }
 
     #[test]

@@ -130,8 +130,8 @@ fn published_jitter() -> f64 {
 /// Samples of each class in an epoch of the alignment, for each image of a batch (`num_sampled_pcls`).
 const SAMPLES_PER_IMAGE: usize = 5;
 
-/// What the head's rate is of the adapters' (`get_optimizer`).
-const HEAD: f64 = 0.1;
+/// How many times slower than the adapters the head learns (`get_optimizer`).
+const HEAD: f64 = 10.0;
 
 /// What differs between data sets: `tuned_epoch`, `init_lr`, `batch_size` and `weight_decay`.
 struct DataSet {
@@ -201,7 +201,7 @@ impl MosConfig {
             unfrozen: Vec::new(),
             training: Training {
                 rule: Rule::sgd(0.9),
-                head_rate: HEAD * rate,
+                head_rate: rate / HEAD,
                 backbone_rate: rate,
                 pet_rate: None,
                 weight_decay,

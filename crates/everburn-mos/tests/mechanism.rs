@@ -802,3 +802,47 @@ fn settings_out_of_their_domain_are_refused_by_name() {
         assert!(error.to_string().contains(field), "{field}: {error}");
     }
 }
+
+/// The values of `exps/mos_*_in21k.json` and of the adapters in `backbone/vit_mos.py`.
+#[test]
+fn published_values_are_those_of_the_official_files() {
+    let all = [
+        (MosConfig::cifar100(), 20, 0.03, 0.003, 48, 240, 5e-4),
+        (MosConfig::cub200(), 10, 0.01, 0.001, 32, 160, 5e-4),
+        (MosConfig::imagenet_r(), 10, 0.05, 0.005, 16, 80, 5e-3),
+        (MosConfig::imagenet_a(), 10, 0.05, 0.005, 32, 160, 5e-3),
+    ];
+    for (config, epochs, rate, head_rate, batch, samples, decay) in all {
+        let (recipe, alignment) = (&config.recipe, &config.alignment);
+        let training = &recipe.training;
+        assert_eq!((recipe.epochs, recipe.batch), (epochs, batch));
+        assert_eq!(
+            [training.backbone_rate, training.head_rate],
+            [rate, head_rate]
+        );
+        assert_eq!([training.weight_decay, alignment.weight_decay], [decay; 2]);
+        assert_eq!(training.rule, Rule::sgd(0.9));
+        assert_eq!(recipe.schedule, Schedule::Cosine { min: 0.0 });
+        assert_eq!(
+            (alignment.epochs, alignment.samples_per_class),
+            (30, samples)
+        );
+        assert_eq!([alignment.rate, alignment.momentum], [0.005, 0.9]);
+        assert_eq!([config.orthogonality, config.temperature], [0.1, 0.8]);
+        assert_eq!(config.merging, Merging::Paper { alpha: 0.1 });
+        assert_eq!(config.retrieval, Retrieval::Refined { rounds: 4 });
+        assert_eq!(config.classifiers, Classifiers::Both);
+        let adapter = serde_json::to_value(recipe.pet.as_ref().unwrap()).unwrap();
+        assert_eq!(adapter["kind"], "adaptformer");
+        assert_eq!(
+            (&adapter["bottleneck"], &adapter["blocks"]),
+            (&16.into(), &"all".into())
+        );
+        assert_eq!(
+            (&adapter["scale"], &adapter["dropout"]),
+            (&0.1.into(), &0.1.into())
+        );
+    }
+    assert_eq!(MosConfig::imagenet_a().covariance, Covariance::Diagonal);
+    assert_eq!(MosConfig::cifar100().covariance, Covariance::Full);
+}

@@ -19,10 +19,11 @@ use crate::{
 pub struct Recipe {
     /// What is trained. The suite decides; changing it here alone leaves rates that were chosen for another.
     pub tuning: Tuning,
-    /// The modules that are trained, where the tuning is `pet`. Published: an adapter, LoRA or a prefix (LAE).
+    /// The modules that are trained, where the tuning is `pet`. Published: an adapter, LoRA or a prefix (LAE),
+    /// AdaptFormer's adapters (MOS).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pet: Option<PetConfig>,
-    /// Parts of the backbone that train beside the modules. Published: none (LAE), norms, biases and the class token
+    /// Parts of the backbone that train beside the modules. Published: none (LAE, MOS), norms, biases and the class token
     /// (SLCA++).
     #[serde(default)]
     pub unfrozen: Vec<BackbonePart>,
@@ -30,17 +31,19 @@ pub struct Recipe {
     pub training: Training,
     /// How the rates change over the epochs of a task (over nothing on a single-pass stream). Published
     /// for full tuning: times 0.1 from epoch 18 of 20 on (SLCA on CIFAR-100), from 40 of 50 (on ImageNet-R); a cosine to 0.0001 (SLCA++).
+    /// For modules: none (LAE), a cosine to 0 (MOS).
     #[serde(default)]
     pub schedule: Schedule,
-    /// Augmentation of training images. Published: crops of 0.05 to 1 of the area and flips (PILOT), of
+    /// Augmentation of training images. Published: crops of 0.05 to 1 of the area and flips (PILOT, MOS), of
     /// 0.08 to 1 (LAE, SLCA; on CIFAR-100 SLCA also changes the brightness by 63/255), none from scratch (RaptorMai).
     #[serde(default)]
     pub augment: Augment,
-    /// Passes over a task's samples, where the stream allows several. Published: 20 (PILOT, SLCA on CIFAR-100), 5
+    /// Passes over a task's samples, where the stream allows several. Published: 20 (PILOT; SLCA and MOS on CIFAR-100), 10
+    /// (MOS on CUB-200, ImageNet-R and ImageNet-A), 5
     /// (LAE on CIFAR-100), 50 (SLCA on ImageNet-R, LAE on ImageNet-R and DomainNet), 1 online from scratch (RaptorMai).
     pub epochs: usize,
     /// Samples of a step, where it allows several. Published: 64 (Si-Blurry), 128 for full tuning (SLCA), 24
-    /// (LAE), 10 from scratch (RaptorMai).
+    /// (LAE), 48, 32 and 16 (MOS on CIFAR-100, CUB-200 and ImageNet-R), 10 from scratch (RaptorMai).
     pub batch: usize,
     /// Samples of a batch on a single-pass stream. Published: 64 (Si-Blurry), 10 from scratch (RaptorMai).
     pub online_batch: usize,
