@@ -26,7 +26,8 @@ use everburn_core::{
     Result, Source, Spec, Stage, State, Step, StepLog, TaskInfo,
 };
 use everburn_nn::{
-    Config, Frozen, HeadInit, Method, Network, Pet, Settings, Trainee, Tuning, from_value, to_value,
+    Config, Frozen, HeadInit, Method, Network, Pet, Settings, Trainee, Tuning, check_labels,
+    from_value, to_value,
 };
 
 pub use config::{AlphaPer, Experts, LaeConfig};
@@ -166,6 +167,7 @@ impl Learner for Lae {
             return Err(Error::unsupported("lae without task borders", why));
         }
         let steps = step.steps * self.online.updates();
+        check_labels(&batch.labels, &self.task)?;
         let (frozen, alpha) = (self.is_frozen(step), self.config.alpha_of_step(steps));
         let Self {
             online,

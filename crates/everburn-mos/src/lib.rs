@@ -12,8 +12,8 @@
 //!    features.
 //! 3. **Self-refined adapter retrieval.** Nobody says which task an image is from. Prototypes, under the first task's
 //!    adapters, make a first guess; the head, on the features of the guessed adapters, may name a class of another
-//!    task, whose adapters are asked next; and so on, until a task's adapters name one of its own classes, or after
-//!    four rounds.
+//!    task, whose adapters are asked next; and so on, until a task's adapters name one of its own classes, or
+//!    four rounds are over.
 //! 4. **Ensemble.** The probabilities of the head and of the prototypes are added.
 //!
 //! No images are kept.
@@ -23,7 +23,6 @@ mod loss;
 mod merging;
 mod retrieval;
 
-use burn::tensor::activation::softmax;
 use burn::tensor::{Tensor, TensorData};
 use everburn_backend::{load_params, param_bytes, save_params, to_vec};
 use everburn_core::{
@@ -32,13 +31,13 @@ use everburn_core::{
 };
 use everburn_nn::{
     Alignment, ClassGaussians, ClassMeans, ClassTasks, Config, Frozen, HeadInit, Method, Network,
-    Pet, Settings, Shrink, Similarity, Trainee, Tuning, cross_entropy, from_value, targets,
-    to_value,
+    Pet, Phase, Settings, Shrink, Similarity, Trainee, Tuning, check_labels, cross_entropy,
+    from_value, to_value,
 };
-use serde::{Deserialize, Serialize};
 
 pub use config::{Classifiers, Merging, MosConfig, Retrieval};
 pub use loss::orthogonality;
+use merging::mean_of;
 pub use merging::{mean_with, merged, merged_block_by_block};
 pub use retrieval::{Retrieved, refine};
 
@@ -56,18 +55,6 @@ pub const METHOD: Method = Method {
     },
 };
 
-/// What a stage is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum Phase {
-    /// The adapters and the head of the task.
-    Train,
-    /// Gaussians and prototypes of the task's classes.
-    Statistics,
-    /// The head, for all classes.
-    Align,
-}
-
 /// MOS.
 pub struct Mos {
     config: MosConfig,
@@ -77,7 +64,7 @@ pub struct Mos {
     adapters: Vec<Pet>,
     /// S_t/(t + 1), the mean of the sets of the tasks that have been learnt, as they were at the end of each.
     mean: Option<Pet>,
-    /// μ_c and Σ_c of each class under the adapters of its task.
+    /// μ_c and Σ_c of each class under the adapters of its task; of one that has come again, pooled.
     gaussians: ClassGaussians,
     /// p_c, the mean of each class under A_0.
     prototypes: ClassMeans,
@@ -85,8 +72,8 @@ pub struct Mos {
     phase: Phase,
     /// The current task.
     task: Option<TaskInfo>,
-    /// The task of each class whose training has begun. Those after them among the classes seen were announced alone, and
-    /// have no part in predictions.
+    /// The task of each class whose training has begun. Classes seen after these were only announced, and have no part in
+    /// predictions.
     tasks: ClassTasks,
     /// Whether the working set is that of a task which is being learnt.
     is_learning: bool,
@@ -141,7 +128,8 @@ impl Mos {
         self.mean.as_ref()
     }
 
-    /// Means and covariances of the classes learnt, each under the adapters of its task.
+    /// Means and covariances of the classes learnt, each under the adapters of its task; of one that has come again,
+    /// pooled.
     pub fn gaussians(&self) -> &ClassGaussians {
         &self.gaussians
     }
@@ -151,7 +139,7 @@ impl Mos {
         &self.prototypes
     }
 
-    /// The task of each class seen.
+    /// The task of each class whose training has begun.
     pub fn tasks(&self) -> &ClassTasks {
         &self.tasks
     }
@@ -164,7 +152,7 @@ impl Mos {
     /// All sets that predict, by task: those learnt, and the working one while its task is being learnt.
     fn sets(&self) -> Result<Vec<&Pet>> {
         let mut sets: Vec<&Pet> = self.adapters.iter().collect();
-        if self.is_learning || sets.is_empty() {
+        if self.is_learning {
             sets.push(self.working()?);
         }
         Ok(sets)
@@ -172,9 +160,10 @@ impl Mos {
 
     /// Stage 1: adapters and head, by L = CE + ρ·L_orth, and after each step A ← (1 − α)·A + α·S_{t−1}/t.
     fn train(&mut self, batch: &Batch, step: &Step, cx: &Ctx) -> Result<StepLog> {
+        let task: &[ClassId] = self.task.as_ref().map_or(&[], |task| &task.classes);
+        check_labels(&batch.labels, task)?;
         let means = self.means_of_earlier_classes();
         let (config, mean) = (&self.config, self.mean.as_ref());
-        let task: &[ClassId] = self.task.as_ref().map_or(&[], |task| &task.classes);
         let log = (self.trainee).observe(METHOD.name, batch, step, cx, |net, key| {
             let mut from = None;
             if let (Merging::Released { alpha }, Some(mean), Some(working)) =
@@ -211,12 +200,32 @@ impl Mos {
         Ok(log)
     }
 
-    /// The means `[classes, dim]` of classes whose task has been learnt; none before the first.
+    /// The means `[classes, dim]` of classes of earlier tasks that are none of this one's, for L_orth; none before the
+    /// first.
     fn means_of_earlier_classes(&self) -> Option<Tensor<2>> {
-        let (means, dim) = (self.gaussians.means(), self.gaussians.dim());
-        let values: Vec<f32> = means.iter().map(|mean| *mean as f32).collect();
-        let data = TensorData::new(values, [means.len() / dim, dim]);
-        (!means.is_empty()).then(|| Tensor::from_data(data, self.network().device()))
+        let (own, dim) = (self.task.as_ref(), self.gaussians.dim());
+        let is_other = |class: &ClassId| own.is_none_or(|task| !task.classes.contains(class));
+        let known = self.gaussians.seen().as_slice();
+        let rows = known.iter().zip(self.gaussians.means().chunks_exact(dim));
+        let means: Vec<f32> = rows
+            .filter(|(class, _)| self.config.orthogonality > 0.0 && is_other(class))
+            .flat_map(|(_, mean)| mean.iter().map(|value| *value as f32))
+            .collect();
+        let data = [means.len() / dim, dim];
+        (!means.is_empty())
+            .then(|| Tensor::from_data(TensorData::new(means, data), self.network().device()))
+    }
+
+    /// The beginning of stage 1; a task without samples changes nothing. A task that was left before its end counts as it
+    /// was.
+    fn begin(&mut self) -> Result<()> {
+        self.gaussians.close()?;
+        self.learnt()?;
+        if let Some(task) = self.task.as_ref().filter(|task| task.samples > 0) {
+            self.tasks.begin(task, self.trainee.net.seen());
+            self.is_learning = true;
+        }
+        Ok(())
     }
 
     /// The end of stage 1: the working set is kept as that of its task, a copy of its own.
@@ -241,37 +250,35 @@ impl Mos {
 
     /// Statistics of a batch: Gaussians under the working set, prototypes under A_0.
     fn collect(&mut self, batch: &Batch) -> Result<()> {
-        let Self {
-            config,
-            trainee,
-            adapters,
-            ..
-        } = self;
-        let Some(mut working) = trainee.net.pet().cloned() else {
-            return Ok(());
-        };
+        let mut working = self.working()?.clone();
         if let (Merging::Released { alpha }, Phase::Statistics, [_, .., mean]) =
-            (config.merging, self.phase, adapters.as_slice())
+            (self.config.merging, self.phase, self.adapters.as_slice())
         {
-            // Each of its forward passes merges here, too; the task's own set is, in the end, the mean.
-            let blocks = working.blocks.len();
-            let after = merged(working.clone(), mean, alpha, blocks)?;
+            // Each forward pass of the released code merges, these too. The set that it stores for this task is the mean of
+            // those before: `learnt`.
+            let after = merged(working.clone(), mean, alpha, working.blocks.len())?;
             working = merged_block_by_block(working, mean, alpha)?;
-            trainee.net.set_pet(after)?;
+            self.trainee.net.set_pet(after)?;
         }
-        let net = &trainee.net;
+        let net = &self.trainee.net;
         let stem = net.stem(&batch.images)?;
-        if config.uses_statistics() {
-            let features = to_vec(&net.features_with(&stem, &working)?)?;
+        let under = |pet: &Pet| to_vec(&net.features_with(&stem, pet)?);
+        let mut under_first = None;
+        if self.config.uses_statistics() {
+            let features = under(&working)?;
             self.gaussians.add(&features, &batch.labels)?;
             if self.phase == Phase::Statistics {
                 // Class after class: all others are complete.
                 self.gaussians.close_but(&batch.labels)?;
             }
+            // Until the second task the working set is the first.
+            under_first = (self.tasks.begun() == 1).then_some(features);
         }
-        if config.uses_prototypes() {
-            let first = adapters.first().unwrap_or(&working);
-            let features = to_vec(&net.features_with(&stem, first)?)?;
+        if self.config.uses_prototypes() {
+            let features = match under_first {
+                Some(features) => features,
+                None => under(self.adapters.first().unwrap_or(&working))?,
+            };
             self.prototypes.add(&features, &batch.labels)?;
         }
         Ok(())
@@ -314,55 +321,44 @@ impl Mos {
     /// What both classifiers say, as far as they are asked.
     fn answer(&self, images: &Images) -> Result<Answer> {
         let (net, config, sets) = (self.network(), &self.config, self.sets()?);
-        let (stem, count, classes) = (net.stem(images)?, images.len(), self.tasks.of().len());
-        // All images under A_0: for the prototypes, and for those that are found to be of the first task.
-        let first = match config.uses_prototypes() {
-            true => Some(net.features_with(&stem, sets[0])?),
-            false => None,
-        };
-        let cosines = match &first {
-            Some(features) => self.cosines(features)?,
-            None => Vec::new(),
-        };
-        let (start, most): (Vec<usize>, usize) = match config.retrieval {
-            Retrieval::Latest => (vec![sets.len() - 1; count], 1),
+        let (task_of, classes) = (self.tasks.of(), self.tasks.of().len());
+        let stem = net.stem(images)?;
+        let logits = |features| to_vec(&net.logits(features)?.narrow(1, 0, classes));
+        // All images under A_0: for the prototypes, and for the head where an image is found to be of the first task.
+        let (mut cosines, mut under_first) = (Vec::new(), Vec::new());
+        if config.uses_prototypes() {
+            let features = net.features_with(&stem, sets[0])?;
+            cosines = self.cosines(&features)?;
+            under_first = logits(features)?;
+        }
+        let (guesses, rounds): (Vec<usize>, usize) = match config.retrieval {
+            Retrieval::Latest => (vec![sets.len() - 1; images.len()], 1),
             Retrieval::Refined { rounds } => {
-                let task_of = self.tasks.of();
                 let nearest = cosines.chunks_exact(classes).map(retrieval::largest);
                 (nearest.map(|class| task_of[class]).collect(), rounds)
             }
         };
         if config.classifiers == Classifiers::Prototypes {
             return Ok(Answer {
-                retrieved: start.into_iter().map(Retrieved::guess).collect(),
+                retrieved: guesses.into_iter().map(Retrieved::guess).collect(),
                 refined: Vec::new(),
                 cosines,
             });
         }
-        let logits = |pairs: &[(usize, usize)]| {
-            // Those under A_0 are there already.
-            let is_known = |pair: &&(usize, usize)| pair.1 == 0 && first.is_some();
-            let known: Vec<usize> = pairs.iter().filter(is_known).map(|pair| pair.0).collect();
-            let others = |pair: &&(usize, usize)| !is_known(pair);
-            let others: Vec<(usize, usize)> = pairs.iter().filter(others).copied().collect();
-            let mut parts = Vec::new();
-            if let (Some(first), false) = (&first, known.is_empty()) {
-                parts.push(first.clone().select(0, targets(&known, net.device())));
-            }
-            if !others.is_empty() {
-                parts.push(net.features_by(&stem, &sets, &others)?);
-            }
-            let logits = net.logits(Tensor::cat(parts, 0))?.narrow(1, 0, classes);
-            let logits = to_vec(&logits)?;
-            let (own, other) = logits.split_at(known.len() * classes);
-            let (mut own, mut other) = (own.chunks_exact(classes), other.chunks_exact(classes));
-            let rows = pairs.iter().filter_map(|pair| match is_known(&pair) {
-                true => own.next(),
-                false => other.next(),
-            });
-            Ok(rows.flatten().copied().collect())
-        };
-        let (retrieved, refined) = refine(&start, most, self.tasks.of(), logits)?;
+        let (retrieved, refined) = refine(&guesses, rounds, task_of, |pairs| {
+            let is_new = |pair: &&(usize, usize)| pair.1 > 0 || under_first.is_empty();
+            let new: Vec<(usize, usize)> = pairs.iter().filter(is_new).copied().collect();
+            let values = match new.is_empty() {
+                true => Vec::new(),
+                false => logits(net.features_by(&stem, &sets, &new)?)?,
+            };
+            let mut values = values.chunks_exact(classes);
+            let row = |pair: &(usize, usize)| match is_new(&pair) {
+                true => values.next(),
+                false => under_first.chunks_exact(classes).nth(pair.0),
+            };
+            Ok(pairs.iter().filter_map(row).flatten().copied().collect())
+        })?;
         Ok(Answer {
             retrieved,
             refined,
@@ -390,14 +386,32 @@ impl Mos {
             (Classifiers::Both, Retrieval::Latest) => 1,
             (_, Retrieval::Refined { rounds }) => rounds,
         };
-        most.min(self.adapters.len().saturating_sub(1))
+        most.min(self.tasks.begun().saturating_sub(1))
     }
 }
 
-/// softmax(l) + softmax(t·z), `[images, classes]`, for the head's logits l, the cosines z to the prototypes, and t
-/// tasks. Each row sums to 2.
-pub fn ensemble(refined: Tensor<2>, cosines: Tensor<2>, tasks: usize) -> Tensor<2> {
-    softmax(refined, 1) + softmax(cosines * tasks as f64, 1)
+/// softmax(l) + softmax(t·z), `[images, classes]`, for the head's logits l and the cosines z to the prototypes, both of so
+/// many classes, and t tasks. Each row sums to 2.
+///
+/// # Panics
+/// If there is no class.
+pub fn ensemble(refined: &[f32], cosines: &[f32], classes: usize, tasks: usize) -> Vec<f32> {
+    let rows = refined
+        .chunks_exact(classes)
+        .zip(cosines.chunks_exact(classes));
+    let sums = rows.flat_map(|(refined, cosines)| {
+        let pairs = softmax(refined, 1.0).zip(softmax(cosines, tasks as f64));
+        pairs.map(|(a, b)| (a + b) as f32)
+    });
+    sums.collect()
+}
+
+/// softmax(factor·row).
+fn softmax(row: &[f32], factor: f64) -> impl Iterator<Item = f64> {
+    let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let power = move |value: &f32| (factor * f64::from(value - largest)).exp();
+    let sum: f64 = row.iter().map(power).sum();
+    row.iter().map(move |value| power(value) / sum)
 }
 
 impl Learner for Mos {
@@ -413,9 +427,14 @@ impl Learner for Mos {
         let Some(task) = task else { return stages };
         let collects = self.config.uses_statistics() || self.config.uses_prototypes();
         if collects && !task.single_pass {
-            stages.push(ClassGaussians::stage());
+            let mut stage = ClassGaussians::stage();
+            if let Merging::Released { .. } = self.config.merging {
+                // As each forward pass merges, it matters how many there are (`_compute_mean`).
+                stage.batch = 3 * self.config.recipe.batch;
+            }
+            stages.push(stage);
         }
-        stages.extend(self.alignment.stage_after(task, self.network().seen()));
+        stages.extend(self.alignment.stage_after(task, self.gaussians.seen()));
         stages
     }
 
@@ -427,20 +446,11 @@ impl Learner for Mos {
             }
             Event::StageBegin(stage) => {
                 self.trainee.on(event);
-                self.phase = match &*stage.name {
-                    ClassGaussians::STAGE => Phase::Statistics,
-                    Alignment::STAGE => Phase::Align,
-                    _ => Phase::Train,
-                };
-                // A task without samples changes nothing.
-                let task = self.task.as_ref().filter(|task| task.samples > 0);
-                match (self.phase, task) {
-                    (Phase::Train, Some(task)) => {
-                        self.tasks.begin(task, self.trainee.net.seen());
-                        self.is_learning = true;
-                    }
-                    (Phase::Align, _) => self.alignment.begin(cx.key),
-                    (Phase::Train | Phase::Statistics, _) => {}
+                self.phase = Phase::of(stage);
+                match self.phase {
+                    Phase::Train => self.begin()?,
+                    Phase::Align => self.alignment.begin(cx.key),
+                    Phase::Statistics => {}
                 }
             }
             Event::StageEnd(_) => match self.phase {
@@ -479,20 +489,15 @@ impl Learner for Mos {
             net.stem(images)?;
         } else {
             let answer = self.answer(images)?;
+            let (refined, cosines) = (answer.refined, answer.cosines);
             scores = match self.config.classifiers {
-                Classifiers::Head => answer.refined,
-                Classifiers::Prototypes => answer.cosines,
-                Classifiers::Both => {
-                    let shape = [images.len(), classes];
-                    let data = |values| TensorData::new(values, shape);
-                    let rows = |values| Tensor::from_data(data(values), net.device());
-                    let tasks = self.adapters.len().max(1);
-                    to_vec(&ensemble(rows(answer.refined), rows(answer.cosines), tasks))?
-                }
+                Classifiers::Head => refined,
+                Classifiers::Prototypes => cosines,
+                Classifiers::Both => ensemble(&refined, &cosines, classes, self.tasks.begun()),
             };
         }
         if classes < seen.len() {
-            // The least that there is for classes which were announced alone.
+            // The least that there is for classes that were only announced.
             let least = match self.config.classifiers {
                 Classifiers::Head => f32::MIN,
                 Classifiers::Prototypes => -1.0,
@@ -536,7 +541,6 @@ impl Learner for Mos {
         state.nest("gaussians", self.gaussians.save()?);
         state.nest("prototypes", self.prototypes.save()?);
         state.nest("alignment", self.alignment.save()?);
-        state.put_value("learnt", self.adapters.len())?;
         state.put_value("has_mean", self.mean.is_some())?;
         state.put_value("phase", self.phase)?;
         state.put_value("task", &self.task)?;
@@ -551,12 +555,18 @@ impl Learner for Mos {
         let task: Option<TaskInfo> = state.value("task")?;
         let seen: SeenClasses = state.value("seen")?;
         let tasks = ClassTasks::restored(state, 0..=seen.len())?;
-        let (learnt, is_learning): (usize, bool) =
-            (state.value("learnt")?, state.value("is_learning")?);
-        if learnt + usize::from(is_learning) != tasks.begun() {
-            let found = format!("{learnt} tasks learnt, learning: {is_learning}");
-            let expected = format!("{} tasks, learnt or being learnt", tasks.begun());
-            return Err(Error::state("learnt", found, expected));
+        let is_learning: bool = state.value("is_learning")?;
+        let (begun, is_empty) = (tasks.begun(), tasks.of().is_empty());
+        if begun < usize::from(is_learning) || (begun == 0) != is_empty {
+            let found = format!(
+                "{begun}, learning: {is_learning}, classes: {}",
+                tasks.of().len()
+            );
+            return Err(Error::state(
+                "tasks",
+                found,
+                "a task for each class, and for what is learnt",
+            ));
         }
         let gaussians = self.gaussians.restored(&state.below("gaussians"))?;
         let prototypes = self.prototypes.restored(&state.below("prototypes"))?;
@@ -572,20 +582,21 @@ impl Learner for Mos {
             ));
         }
         let set = |name: &str| load_params(self.working()?.clone(), &state.below(name));
+        let learnt = begun - usize::from(is_learning);
         let adapters = (0..learnt).map(|number| set(&format!("adapters.{number}")));
         let adapters: Vec<Pet> = adapters.collect::<Result<_>>()?;
-        let has_mean: bool = state.value("has_mean")?;
-        let mean = has_mean.then(|| set("mean")).transpose()?;
-        let head = match seen.len() {
-            0 => None,
-            rows => {
-                let arrays = state.below("trained.head");
-                Some(self.network().head_from_state(&arrays, rows)?)
-            }
+        let mean = match (self.config.merging, state.value("has_mean")?) {
+            (Merging::None, _) => None,
+            (_, true) => Some(set("mean")?),
+            // One that did not merge goes on with merging.
+            (_, false) => mean_of(&adapters)?,
         };
-        let mut alignment = Alignment::new(self.config.alignment.clone())?;
-        let moments = state.below("alignment");
-        alignment.restore(&moments, head.as_ref(), self.network().device())?;
+        let head = self.network().saved_head(state)?;
+        let alignment = self.alignment.restored(
+            &state.below("alignment"),
+            head.as_ref(),
+            self.network().device(),
+        )?;
         self.trainee.restore(state)?;
         (self.adapters, self.mean, self.alignment) = (adapters, mean, alignment);
         (self.gaussians, self.prototypes) = (gaussians, prototypes);

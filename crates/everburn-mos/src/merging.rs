@@ -35,3 +35,15 @@ pub fn merged_block_by_block(mut working: Pet, mean: &Pet, alpha: f64) -> Result
 pub fn mean_with<M: Module>(mean: M, count: usize, next: &M) -> Result<M> {
     ema(mean, next, count as f64 / (count + 1) as f64)
 }
+
+/// The mean of all sets; none of none.
+pub(crate) fn mean_of(sets: &[Pet]) -> Result<Option<Pet>> {
+    let (Some(first), later) = (sets.first(), sets.iter().enumerate().skip(1)) else {
+        return Ok(None);
+    };
+    let mut mean = first.clone();
+    for (count, set) in later {
+        mean = mean_with(mean, count, set)?;
+    }
+    Ok(Some(mean))
+}

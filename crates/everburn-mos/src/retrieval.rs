@@ -30,7 +30,7 @@ impl Retrieved {
         self.later.last().copied().unwrap_or(self.first)
     }
 
-    /// How often the head was asked.
+    /// How often the head was asked, or would have been where prototypes predict alone.
     pub fn rounds(&self) -> usize {
         1 + self.later.len()
     }
@@ -59,7 +59,7 @@ pub(crate) fn largest(row: &[f32]) -> usize {
 /// the adapters that were asked last.
 ///
 /// # Errors
-/// If `logits` fails, or gives too few values.
+/// If there is no class, or `logits` fails or gives another number of values.
 pub fn refine(
     first: &[usize],
     most: usize,
@@ -67,6 +67,13 @@ pub fn refine(
     mut logits: impl FnMut(&[(usize, usize)]) -> Result<Vec<f32>>,
 ) -> Result<(Vec<Retrieved>, Vec<f32>)> {
     let classes = task_of.len();
+    if classes == 0 {
+        return Err(Error::input(
+            "classes",
+            0,
+            "at least one to retrieve adapters for",
+        ));
+    }
     let mut found: Vec<Retrieved> = first.iter().copied().map(Retrieved::guess).collect();
     let mut known: BTreeMap<(usize, usize), Vec<f32>> = BTreeMap::new();
     let mut unsettled: Vec<usize> = (0..first.len()).collect();

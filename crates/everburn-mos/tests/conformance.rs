@@ -12,12 +12,26 @@ fn small() -> Subject {
 
 /// As the released code merges.
 fn released() -> Subject {
-    let merging = serde_json::json!({"kind": "released", "alpha": 0.1});
     small()
-        .set("merging", merging)
+        .set(
+            "merging",
+            serde_json::json!({"kind": "released", "alpha": 0.1}),
+        )
         .set("covariance", serde_json::json!({"kind": "diagonal"}))
         .on_cpu_only()
 }
 
+/// Adapters and a head with nothing else: states without prototypes, statistics and mean.
+fn finetune() -> Subject {
+    small()
+        .set("merging", serde_json::json!({"kind": "none"}))
+        .set("retrieval", serde_json::json!({"kind": "latest"}))
+        .set("classifiers", "head")
+        .set("alignment.epochs", 0)
+        .set("orthogonality", 0.0)
+        .on_cpu_only()
+}
+
 everburn_conformance::suite!(mos: small());
+everburn_conformance::suite!(mos_finetune: finetune());
 everburn_conformance::suite!(mos_released: released());

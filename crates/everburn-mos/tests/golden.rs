@@ -273,11 +273,8 @@ fn retrieval_and_ensemble_are_those_of_the_official_code() {
             if first != &nearest {
                 continue;
             }
-            let rows = |values: &[f32]| {
-                Tensor::from_data(TensorData::new(values.to_vec(), [images, seen]), &device)
-            };
             let tasks = whole(&hyper["current_task"]) + 1;
-            let scores = numbers(ensemble(rows(&refined), rows(&cosines), tasks));
+            let scores = ensemble(&refined, &cosines, seen, tasks);
             golden.check(&name("scores"), &scores, fraction);
             let predicted: Vec<usize> = scores.chunks_exact(seen).map(largest).collect();
             assert_eq!(predicted, golden.usize(&name("pred")));

@@ -68,6 +68,29 @@ impl Shrink {
     };
 }
 
+/// What a stage is for, where a head is aligned on samples of what training has left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// The representation and the head learn from the task's images.
+    Train,
+    /// Statistics of them are collected.
+    Statistics,
+    /// The head learns from samples for all classes.
+    Align,
+}
+
+impl Phase {
+    /// That of a stage, by its name.
+    pub fn of(stage: &Stage) -> Self {
+        match &*stage.name {
+            ClassGaussians::STAGE => Self::Statistics,
+            Alignment::STAGE => Self::Align,
+            _ => Self::Train,
+        }
+    }
+}
+
 /// Classifier alignment, a stage of steps without images ([`Source::Synthetic`]).
 ///
 /// Each epoch has `samples_per_class` samples of each class, drawn from their [`ClassGaussians`] and shuffled;
@@ -117,8 +140,8 @@ impl Alignment {
         })
     }
 
-    /// The stage at the end of a task, where `known` classes have been seen until now; none if the task holds all
-    /// classes there are, whose rows have been learnt together already, or no sample.
+    /// The stage at the end of a task, where `known` classes have statistics from earlier ones; none if the task holds
+    /// all classes there are, whose rows have been learnt together already, or no sample.
     pub fn stage_after(&self, task: &TaskInfo, known: &SeenClasses) -> Option<Stage> {
         let new = |class: &&ClassId| known.index(**class).is_none();
         let seen = known.len() + task.classes.iter().filter(new).count();
@@ -266,17 +289,15 @@ impl Alignment {
         Ok(state)
     }
 
-    /// Goes back to a saved state, of the alignment of a head like this one; none before the first class.
+    /// With a saved state, of the alignment of a head like this one; none before the first class.
     ///
     /// # Errors
     /// If the state does not fit.
-    pub fn restore(&mut self, state: &State, head: Option<&Head>, device: &Device) -> Result<()> {
-        let (key, moments) = (state.value("key")?, state.below("optimiser"));
-        self.optimiser.restore(&moments, &head.cloned(), device)?;
-        self.key = key;
-        // Another key may have another order for the same epoch.
-        self.order = (0, Vec::new());
-        self.losses.clear();
-        Ok(())
+    pub fn restored(&self, state: &State, head: Option<&Head>, device: &Device) -> Result<Self> {
+        let mut restored = Self::new(self.config.clone())?;
+        let moments = state.below("optimiser");
+        (restored.optimiser).restore(&moments, &head.cloned(), device)?;
+        restored.key = state.value("key")?;
+        Ok(restored)
     }
 }

@@ -41,7 +41,7 @@ mod training;
 pub mod vit;
 pub mod weights;
 
-pub use alignment::{Alignment, AlignmentConfig, Shrink};
+pub use alignment::{Alignment, AlignmentConfig, Phase, Shrink};
 pub use augment::Augment;
 pub use backbone::{Backbone, Encoder, Normalise, targets, to_tensor};
 pub use class_means::{ClassMeans, Similarity};
@@ -56,7 +56,7 @@ pub use method::{Method, from_value, to_value};
 pub use network::Network;
 pub use pet::{Pet, PetConfig};
 pub use preset::{Preset, Setting};
-pub use recipe::{Recipe, Trainee};
+pub use recipe::{Recipe, Trainee, check_labels};
 pub use replay::Replay;
 pub use settings::{Choice, Config, Described, Settings, nothing_more};
 pub use stem::Stem;

@@ -460,7 +460,8 @@ impl Network {
     /// If the backbone is no Vision Transformer, or the modules are for another one or begin before the stem
     /// ends.
     pub fn features_with(&self, stem: &Stem, pet: &Pet) -> Result<Tensor<2>> {
-        stem.clone().finish(&self.frozen, pet, None)
+        let finish = || stem.clone().finish(&self.frozen, pet, None);
+        timed(Part::Forward, &self.device, finish)
     }
 
     /// Features `[pairs, dim]` of pairs of an image of the stem and one of some sets of modules, by their numbers. The
@@ -468,7 +469,7 @@ impl Network {
     /// MLPs alone (AdaptFormer); others go set by set.
     ///
     /// # Errors
-    /// As [`features_with`](Self::features_with), or if a number is too large.
+    /// As [`features_with`](Self::features_with), or if there is no pair or a number is too large.
     pub fn features_by(
         &self,
         stem: &Stem,
@@ -476,6 +477,13 @@ impl Network {
         pairs: &[(usize, usize)],
     ) -> Result<Tensor<2>> {
         let (images, sets) = (stem.len(), pets.len());
+        if pairs.is_empty() {
+            return Err(Error::input(
+                "images and modules",
+                "none",
+                "at least one pair",
+            ));
+        }
         let fits = |(image, pet): &&(usize, usize)| *image < images && *pet < sets;
         if let Some(wrong) = pairs.iter().find(|pair| !fits(pair)) {
             let expected = format!("numbers below {images} and {sets}");
@@ -589,6 +597,17 @@ impl Network {
         Ok(state)
     }
 
+    /// The head of a saved state of such a network; none before the first class.
+    ///
+    /// # Errors
+    /// If it has another shape.
+    pub fn saved_head(&self, state: &State) -> Result<Option<Head>> {
+        let (seen, head): (SeenClasses, _) = (state.value("seen")?, state.below("trained.head"));
+        let rows = (!seen.is_empty()).then_some(seen.len());
+        rows.map(|rows| self.head_from_state(&head, rows))
+            .transpose()
+    }
+
     /// A saved head of so many rows, for this network.
     ///
     /// # Errors
@@ -640,14 +659,10 @@ impl Network {
         }
         let seen: SeenClasses = state.value("seen")?;
         let arrays = state.below("trained");
-        let head = match seen.len() {
-            0 => None,
-            rows => Some(self.head_from_state(&arrays.below("head"), rows)?),
-        };
         let shaped = Trained {
             backbone: self.trained.backbone.clone(),
             pet: self.trained.pet.clone(),
-            head,
+            head: self.saved_head(state)?,
         };
         let trained = load_params_of(shaped, &arrays, |path| self.is_own(path))?;
         let moments = state.below("optimiser");

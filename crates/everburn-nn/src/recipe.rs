@@ -1,7 +1,7 @@
 use everburn_backend::{Rule, Schedule};
 use everburn_core::{
-    Batch, Checker, Ctx, Error, Event, Key, Order, Result, Source, Stage, Step, StepLog, TaskInfo,
-    View,
+    Batch, Checker, ClassId, Ctx, Error, Event, Key, Order, Result, Source, Stage, Step, StepLog,
+    TaskInfo, View,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -308,6 +308,20 @@ fn check_schedule(schedule: &Schedule) -> Result<()> {
         | Schedule::LaeCosine { scale_min }
         | Schedule::LaeCosinePi { scale_min } => part("scale_min", *scale_min),
         _ => Ok(()),
+    }
+}
+
+/// Checks that all labels are of a task, where the loss goes over its classes: before anything learns of a stranger.
+///
+/// # Errors
+/// Names the first that is not.
+pub fn check_labels(labels: &[ClassId], task: &[ClassId]) -> Result<()> {
+    match labels.iter().find(|label| !task.contains(label)) {
+        None => Ok(()),
+        Some(stranger) => {
+            let expected = "one of the task's classes, over which the loss goes";
+            Err(Error::input("a label", stranger, expected))
+        }
     }
 }
 

@@ -297,8 +297,12 @@ impl Halves {
 
     /// The tokens behind the block, for rows that come set after set, each with its own adapter and so many rows.
     fn join<'a>(self, sets: impl Iterator<Item = (Option<&'a AdaptFormer>, usize)>) -> Tensor<3> {
+        let sets: Vec<_> = sets.collect();
+        if let [(adapter, _)] = sets[..] {
+            return join(adapter, self.u, self.m, None);
+        }
         let mut first = 0;
-        let parts: Vec<Tensor<3>> = sets
+        let parts: Vec<Tensor<3>> = (sets.into_iter())
             .map(|(adapter, rows)| {
                 let part = self.narrow(first, rows);
                 first += rows;

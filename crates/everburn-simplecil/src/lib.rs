@@ -14,12 +14,13 @@ use everburn_core::{
     Source, Spec, Stage, State, Step, StepLog, TaskInfo, View,
 };
 use everburn_nn::{
-    ClassMeans, Config, Frozen, Method, Recipe, Setting, Settings, Similarity, Tuning, from_value,
-    to_value,
+    Config, Frozen, Method, Recipe, Setting, Settings, Tuning, from_value, to_value,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+pub use everburn_nn::{ClassMeans, Similarity};
 
 /// SimpleCIL, by name.
 pub const SIMPLECIL: Method = Method {

@@ -28,10 +28,9 @@ use everburn_core::{
     Result, Rng, SeenClasses, Spec, Stage, State, Step, StepLog, TaskInfo,
 };
 use everburn_nn::{
-    Alignment, ClassGaussians, ClassTasks, Config, Frozen, Head, HeadInit, Method, Network,
-    Settings, Trainee, Tuning, cross_entropy, from_value, to_value,
+    Alignment, ClassGaussians, ClassTasks, Config, Frozen, Head, HeadInit, Method, Network, Phase,
+    Settings, Trainee, Tuning, check_labels, cross_entropy, from_value, to_value,
 };
-use serde::{Deserialize, Serialize};
 
 pub use config::{LogitNorm, Loss, Shrinkage, SlcaConfig};
 pub use loss::{normalised_by_task, symmetric_cross_entropy};
@@ -63,18 +62,6 @@ pub const SLCA_PLUS: Method = Method {
         Ok(Box::new(Slca::plus(config, frozen, key)?))
     },
 };
-
-/// What a stage is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum Phase {
-    /// The representation and the heads of the task.
-    Train,
-    /// Mean and covariance of the task's classes.
-    Statistics,
-    /// All heads.
-    Align,
-}
 
 /// SLCA and SLCA++.
 pub struct Slca {
@@ -165,10 +152,7 @@ impl Slca {
 
     /// Stage 1: the representation slowly, the heads of the task at full rate, all other rows not at all.
     fn train(&mut self, batch: &Batch, step: &Step, cx: &Ctx) -> Result<StepLog> {
-        if let Some(stranger) = batch.labels.iter().find(|label| !self.task.contains(label)) {
-            let expected = "one of the task's classes, over which the loss goes";
-            return Err(Error::input("a label", stranger, expected));
-        }
+        check_labels(&batch.labels, &self.task)?;
         let training = self.config.training(self.tasks.current());
         self.trainee.set_training(training);
         let (loss, task) = (self.config.loss, &self.task);
@@ -266,7 +250,7 @@ impl Learner for Slca {
         if !task.single_pass {
             stages.push(ClassGaussians::stage());
         }
-        stages.extend(self.alignment.stage_after(task, self.network().seen()));
+        stages.extend(self.alignment.stage_after(task, self.gaussians.seen()));
         stages
     }
 
@@ -275,11 +259,7 @@ impl Learner for Slca {
             Event::TaskBegin(task) => self.begin_task(task),
             Event::StageBegin(stage) => {
                 self.trainee.on(event);
-                self.phase = match &*stage.name {
-                    ClassGaussians::STAGE => Phase::Statistics,
-                    Alignment::STAGE => Phase::Align,
-                    _ => Phase::Train,
-                };
+                self.phase = Phase::of(stage);
                 match self.phase {
                     // A task without samples changes nothing.
                     Phase::Train if !self.task.is_empty() => self.recall()?,
@@ -376,13 +356,10 @@ impl Learner for Slca {
             }
             false => None,
         };
-        let head = match seen.len() {
-            0 => None,
-            rows => Some(net.head_from_state(&state.below("trained.head"), rows)?),
-        };
-        let mut alignment = Alignment::new(self.config.alignment.clone())?;
-        let moments = state.below("alignment");
-        alignment.restore(&moments, head.as_ref(), net.device())?;
+        let head = net.saved_head(state)?;
+        let alignment =
+            self.alignment
+                .restored(&state.below("alignment"), head.as_ref(), net.device())?;
         self.trainee.restore(state)?;
         (self.gaussians, self.alignment, self.unaligned) = (gaussians, alignment, unaligned);
         (self.phase, self.task, self.tasks) = (phase, task, tasks);
