@@ -1,32 +1,50 @@
 //! How often retrieval finds the adapters of an image's own task, and what hangs on it: ten tasks of CIFAR-100 (40 training
 //! and 10 test images a class), the learner of `mos` in `suites/mos-cifar100.toml`, then asked in other ways.
-//! `cargo build --workspace --example retrieval && target/debug/examples/retrieval DATA_DIR SEED`.
+//! `cargo build --workspace --example retrieval && target/debug/examples/retrieval DATA_DIR SEED [none|paper|released]`.
 #![allow(clippy::print_stdout)]
 
-use everburn_backend::{DeviceChoice, to_vec};
-use everburn_core::{ClassId, Error, Images, Key, Learner, Output, Result};
+use everburn_backend::{DeviceChoice, save_params, to_vec};
+use everburn_core::{ClassId, Error, Images, Key, Learner, Output, Result, Values};
 use everburn_data::{LoadOptions, load};
-use everburn_mos::{Classifiers, Mos, MosConfig, Retrieval};
+use everburn_mos::{Classifiers, Merging, Mos, MosConfig, Retrieval};
 use everburn_nn::{Backbone, Frozen, Pet, Preset, Setting, Tuning};
 use everburn_run::{Labelled, Material, Runner, Settings};
 use everburn_stream::scenario;
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [folder, seed] = &arguments[..] else {
-        let expected = "DATA_DIR SEED";
-        return Err(Error::input("arguments", arguments.join(" "), expected));
+    let (folder, seed, merging) = match &arguments[..] {
+        [folder, seed] => (folder, seed, "paper"),
+        [folder, seed, merging] => (folder, seed, merging.as_str()),
+        _ => {
+            let expected = "DATA_DIR SEED [none|paper|released]";
+            return Err(Error::input("arguments", arguments.join(" "), expected));
+        }
+    };
+    let alpha = 0.1;
+    let merging = match merging {
+        "none" => Merging::None,
+        "paper" => Merging::Paper { alpha },
+        "released" => Merging::Released { alpha },
+        other => {
+            return Err(Error::unknown(
+                "merging",
+                other,
+                ["none", "paper", "released"],
+            ));
+        }
     };
     let seed: u64 = (seed.parse()).map_err(|_| Error::input("SEED", seed, "a whole number"))?;
     let data = load("cifar100", Some(folder.as_ref()), LoadOptions::default())?;
     let data = data.take_per_class(40)?.take_test_per_class(10)?;
     let manifest = scenario("split-10")?.compile(&data.train.labels, data.num_classes(), seed)?;
     let device = DeviceChoice::CPU.open()?;
-    let config = MosConfig::preset(&Setting {
+    let mut config = MosConfig::preset(&Setting {
         preset: Preset::Cpu,
         tuning: Tuning::Pet,
         from_scratch: false,
     });
+    config.merging = merging;
     let frozen = Frozen::new(Backbone::embedded(&device)?, &device);
     let key = Key::from_seed(seed).child("learner");
     let new = |config| Mos::new(config, frozen.clone(), key);
@@ -103,6 +121,11 @@ fn main() -> Result<()> {
     ] {
         println!("{name:<33} {:5.2} %", accuracy(&learner)?);
     }
+    let begun = new(config.clone())?;
+    println!(
+        "\nlast set from the first, over the first from its beginning: {:.3}",
+        apart(&mos, &begun)?
+    );
     let told = told(&mos, &images, &tasks)?;
     let right = told.iter().zip(labels).filter(|(a, b)| a == b).count();
     println!("head alone, adapters told         {:5.2} %", percent(right));
@@ -114,6 +137,30 @@ fn labelled(split: &everburn_data::Split) -> Labelled<'_> {
         images: &split.images,
         labels: &split.labels,
     }
+}
+
+/// ‖A_t − A_0‖ over ‖A_0 − what it began as‖.
+fn apart(mos: &Mos, begun: &Mos) -> Result<f64> {
+    let numbers = |pet: &Pet| -> Result<Vec<f64>> {
+        let state = save_params(pet)?;
+        let arrays = state.arrays.keys().map(|name| state.array(name));
+        let mut all = Vec::new();
+        for array in arrays {
+            if let Values::F32(values) = &array?.values {
+                all.extend(values.iter().map(|value| f64::from(*value)));
+            }
+        }
+        Ok(all)
+    };
+    let missing = || Error::unsupported("distance of sets", "there are none");
+    let first = numbers(mos.adapters().first().ok_or_else(missing)?)?;
+    let last = numbers(mos.adapters().last().ok_or_else(missing)?)?;
+    let begun = numbers(begun.network().pet().ok_or_else(missing)?)?;
+    let between = |a: &[f64], b: &[f64]| -> f64 {
+        let squares = a.iter().zip(b).map(|(a, b)| (a - b).powi(2));
+        squares.sum::<f64>().sqrt()
+    };
+    Ok(between(&last, &first) / between(&first, &begun))
 }
 
 /// The task of each label.

@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MosConfig {
-    /// How a new set of adapters is drawn to the mean of the earlier ones. Published: by the formula of the paper, α =
-    /// 0.1; the released code repeats it.
+    /// How a new set of adapters is drawn to the mean of the earlier ones. Published: α = 0.1; the paper merges once a step,
+    /// the released code, from which the published results come, more often.
     #[serde(default)]
     pub merging: Merging,
     /// ρ, the weight of the orthogonality loss, the code's `reg`; 0 for none. Published: 0.1.
@@ -31,7 +31,7 @@ pub struct MosConfig {
     /// ε, added to the diagonal of each covariance. Published: 1e-4.
     #[serde(default = "published_jitter")]
     pub jitter: f64,
-    /// The alignment of the head after each task but the first.
+    /// The alignment of the head after each task, where there are classes of other tasks.
     pub alignment: AlignmentConfig,
     /// Which adapters predict. Published: refined, 4 rounds.
     #[serde(default)]
@@ -56,8 +56,8 @@ pub enum Merging {
         alpha: f64,
     },
     /// As the released code does it: once more before each block in every forward pass, those of the statistics included,
-    /// so that in a step of a ViT-B/16 0.9¹³ = 0.25 of A remain. It merges what it evaluates as well, for good; here a
-    /// set is kept as it is then after many batches: a task's adapters predict as the mean of those before.
+    /// so that in a step of a ViT-B/16 0.9¹³ = 0.25 of A remain. It merges what it evaluates as well, for good, until a
+    /// task's set is the mean of those before; here it predicts as that from the start.
     Released {
         /// α.
         alpha: f64,
@@ -142,7 +142,8 @@ struct DataSet {
 }
 
 impl MosConfig {
-    /// As published for CIFAR-100 in 20 tasks (sun-hailong/AAAI25-MOS, `exps/mos_cifar.json`).
+    /// As published for CIFAR-100 in 20 tasks (sun-hailong/AAAI25-MOS, `exps/mos_cifar.json`), with the paper's merging, as
+    /// all of these.
     pub fn cifar100() -> Self {
         Self::published(DataSet {
             epochs: 20,
