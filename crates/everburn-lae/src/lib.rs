@@ -69,11 +69,10 @@ impl Lae {
     /// If a setting is wrong, or the backbone is no Vision Transformer.
     pub fn new(config: LaeConfig, frozen: Frozen, key: Key) -> Result<Self> {
         config.validate()?;
-        let mut online = Trainee::new(config.recipe.clone(), frozen, key)?;
-        online.net = online.net.with_head_init(HeadInit::Normal(HEAD_DEVIATION));
+        let online = Trainee::new(config.recipe.clone(), frozen, key)?;
         Ok(Self {
             config,
-            online,
+            online: online.with_head_init(HeadInit::Normal(HEAD_DEVIATION)),
             offline: None,
             task: Vec::new(),
             begun: false,

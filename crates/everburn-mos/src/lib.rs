@@ -96,14 +96,13 @@ impl Mos {
     pub fn new(config: MosConfig, frozen: Frozen, key: Key) -> Result<Self> {
         config.validate()?;
         let dim = frozen.backbone().dim();
-        let mut trainee = Trainee::new(config.recipe.clone(), frozen, key)?;
-        trainee.net = trainee.net.with_head_init(HeadInit::Timm);
+        let trainee = Trainee::new(config.recipe.clone(), frozen, key)?;
         Ok(Self {
             gaussians: ClassGaussians::new(dim, config.kept_covariance(), config.jitter)?,
             prototypes: ClassMeans::new(dim),
             alignment: Alignment::new(config.alignment.clone())?,
             config,
-            trainee,
+            trainee: trainee.with_head_init(HeadInit::Timm),
             adapters: Vec::new(),
             mean: None,
             phase: Phase::Train,

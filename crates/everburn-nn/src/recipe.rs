@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::losses::check_loss;
 use crate::{
-    Augment, BackbonePart, Classifier, Config, Frozen, Network, PetConfig, Preset, Setting,
-    Training, Tuning,
+    Augment, BackbonePart, Classifier, Config, Frozen, HeadInit, Network, PetConfig, Preset,
+    Setting, Training, Tuning,
 };
 
 /// How the gradient-trained baselines are trained: the same for all of them, so that they differ in
@@ -353,6 +353,13 @@ impl Trainee {
     #[must_use]
     pub fn with_classifier(mut self, classifier: Classifier) -> Self {
         self.net = self.net.with_classifier(classifier);
+        self
+    }
+
+    /// With another beginning of the head's rows; to be called before any class has been seen.
+    #[must_use]
+    pub fn with_head_init(mut self, init: HeadInit) -> Self {
+        self.net = self.net.with_head_init(init);
         self
     }
 

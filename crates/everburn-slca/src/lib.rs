@@ -89,8 +89,8 @@ impl Slca {
     pub fn new(config: SlcaConfig, frozen: Frozen, key: Key) -> Result<Self> {
         config.validate()?;
         let dim = frozen.backbone().dim();
-        let mut trainee = Trainee::new(config.recipe.clone(), frozen, key)?;
-        trainee.net = trainee.net.with_head_init(HeadInit::Timm);
+        let mut trainee =
+            Trainee::new(config.recipe.clone(), frozen, key)?.with_head_init(HeadInit::Timm);
         if config.new_norm {
             trainee.net = trainee.net.with_new_norm()?;
         }
