@@ -247,7 +247,7 @@ impl Mos {
         Ok(())
     }
 
-    /// Statistics of a batch: Gaussians under the working set, prototypes under A_0.
+    /// Stage 2, statistics of a batch: Gaussians under the working set, prototypes under A_0.
     fn collect(&mut self, batch: &Batch) -> Result<()> {
         let mut working = self.working()?.clone();
         if let (Merging::Released { alpha }, Phase::Statistics, [_, .., mean]) =
@@ -283,7 +283,7 @@ impl Mos {
         Ok(())
     }
 
-    /// Stage 2: the head, for all classes seen, on samples of all of them.
+    /// Stage 3: the head, for all classes seen, on samples of all of them.
     fn align(&mut self, step: &Step) -> Result<StepLog> {
         let loss = self.alignment.learn(
             &mut self.trainee.net,
@@ -390,14 +390,10 @@ impl Mos {
 }
 
 /// softmax(l) + softmax(t·z), `[images, classes]`, for the head's logits l and the cosines z to the prototypes, both of so
-/// many classes, and t tasks. Each row sums to 2.
-///
-/// # Panics
-/// If there is no class.
+/// many classes, and t tasks (`_eval_cnn`). Each row sums to 2.
 pub fn ensemble(refined: &[f32], cosines: &[f32], classes: usize, tasks: usize) -> Vec<f32> {
-    let rows = refined
-        .chunks_exact(classes)
-        .zip(cosines.chunks_exact(classes));
+    let width = classes.max(1);
+    let rows = refined.chunks_exact(width).zip(cosines.chunks_exact(width));
     let sums = rows.flat_map(|(refined, cosines)| {
         let pairs = softmax(refined, 1.0).zip(softmax(cosines, tasks as f64));
         pairs.map(|(a, b)| (a + b) as f32)
