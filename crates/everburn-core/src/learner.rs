@@ -64,6 +64,9 @@ pub struct Spec {
     pub method: String,
     /// Whether it must be told where a task begins and ends.
     pub borders: Borders,
+    /// The setting with which a learner that needs borders does without, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub without_borders: Option<String>,
     /// Whether it is a reference that learns only after the stream has ended, from all of it at
     /// once. Such a learner runs on any stream, and only its last accuracy means anything on a
     /// single-pass one.
@@ -85,6 +88,7 @@ impl Spec {
         Self {
             method: method.into(),
             borders: Borders::NotNeeded,
+            without_borders: None,
             offline: false,
             deterministic: false,
         }

@@ -153,13 +153,29 @@ impl Reservoir {
     /// # Errors
     /// Never in practice: only if its own slots were out of range.
     pub fn draw(&self, count: usize, key: Key) -> Result<Option<(Images, Vec<ClassId>)>> {
-        let Some(images) = self.images.as_ref().filter(|images| !images.is_empty()) else {
+        if self.is_empty() {
             return Ok(None);
-        };
+        }
+        self.select(&self.draw_slots(count, key)).map(Some)
+    }
+
+    /// Draws the slots of `count` of its images without replacement, or of all if it holds fewer.
+    pub fn draw_slots(&self, count: usize, key: Key) -> Vec<usize> {
         let count = count.min(self.len());
-        let chosen = rand::seq::index::sample(&mut key.rng(), self.len(), count).into_vec();
-        let labels = chosen.iter().map(|slot| self.labels[*slot]).collect();
-        Ok(Some((images.select(&chosen)?, labels)))
+        rand::seq::index::sample(&mut key.rng(), self.len(), count).into_vec()
+    }
+
+    /// The images and labels in some slots, in that order, repeats included.
+    ///
+    /// # Errors
+    /// If a slot is empty.
+    pub fn select(&self, slots: &[usize]) -> Result<(Images, Vec<ClassId>)> {
+        let empty = || Error::input("a slot of the memory", "one", "none: it is empty");
+        let images = self.images.as_ref().ok_or_else(empty)?.select(slots)?;
+        Ok((
+            images,
+            slots.iter().map(|slot| self.labels[*slot]).collect(),
+        ))
     }
 
     /// Everything that it holds.

@@ -37,6 +37,16 @@ pub enum Crop {
         /// The aspect ratio lies in `1/ratio..=ratio`, uniform in its logarithm; 4/3.
         ratio: f64,
     },
+    /// The crop of online contrastive methods (OCM, OnPro): as `resized`, but sampled on a grid without antialiasing,
+    /// in places half a pixel apart, and the whole image where ten draws of a size do not fit.
+    Sampled {
+        /// Smallest part of the area; 0.3 in OnPro.
+        min_area: f64,
+        /// Largest part of the area.
+        max_area: f64,
+        /// The aspect ratio lies in `1/ratio..=ratio`, uniform in its logarithm; 4/3.
+        ratio: f64,
+    },
 }
 
 /// More would leave nothing of the largest image.
@@ -50,17 +60,37 @@ pub struct Augment {
     pub crop: Crop,
     /// Whether half of the images are mirrored left to right.
     pub flip: bool,
+    /// The part of the images that lose their colour; 0.25 in OnPro.
+    pub gray: f64,
     /// Brightness is multiplied by a factor in 1 ± this, and cut at white; 63/255 in PyCIL.
     pub brightness: f64,
 }
 
+/// The weight of each channel in the grey of an image.
+const LUMA: [f32; 3] = [0.299, 0.587, 0.114];
+
 impl Augment {
+    /// OCM's and OnPro's policy, which they apply to normalised images: flip, a quarter in grey, area 0.3 to 1 and
+    /// ratio 3/4 to 4/3.
+    pub fn online_contrastive() -> Self {
+        Self {
+            crop: Crop::Sampled {
+                min_area: 0.3,
+                max_area: 1.0,
+                ratio: 4.0 / 3.0,
+            },
+            flip: true,
+            gray: 0.25,
+            ..Self::default()
+        }
+    }
+
     /// Random crop with 4 pixels of padding, and flip: the usual policy for small images.
     pub fn pad_crop_flip() -> Self {
         Self {
             crop: Crop::Padded { padding: 4 },
             flip: true,
-            brightness: 0.0,
+            ..Self::default()
         }
     }
 
@@ -73,7 +103,7 @@ impl Augment {
                 ratio: 4.0 / 3.0,
             },
             flip: true,
-            brightness: 0.0,
+            ..Self::default()
         }
     }
 
@@ -87,7 +117,7 @@ impl Augment {
                 ratio: 4.0 / 3.0,
             },
             flip: true,
-            brightness: 0.0,
+            ..Self::default()
         }
     }
 
@@ -103,6 +133,7 @@ impl Augment {
     pub fn validate(&self) -> Result<()> {
         let check = Checker::new("augment");
         check.within("brightness", self.brightness, 0.0..=1.0, "from 0 to 1")?;
+        check.within("gray", self.gray, 0.0..=1.0, "from 0 to 1")?;
         match self.crop {
             Crop::None => Ok(()),
             Crop::Padded { padding } => check.within(
@@ -112,6 +143,11 @@ impl Augment {
                 "at most 1024 pixels",
             ),
             Crop::Resized {
+                min_area,
+                max_area,
+                ratio,
+            }
+            | Crop::Sampled {
                 min_area,
                 max_area,
                 ratio,
@@ -129,9 +165,10 @@ impl Augment {
         }
     }
 
-    /// Augments images `[batch, channels, height, width]` with values in 0..=1.
+    /// Augments images `[batch, channels, height, width]`. Values should lie in 0..=1 where the brightness changes or
+    /// padding is to be black.
     pub fn apply(&self, images: Tensor<4>, key: Key) -> Tensor<4> {
-        let images = self.reshape(images, key);
+        let images = self.in_gray(self.reshape(images, key), key);
         if self.brightness == 0.0 {
             return images;
         }
@@ -169,6 +206,22 @@ impl Augment {
         rows.matmul(images).matmul(columns.swap_dims(2, 3))
     }
 
+    /// Takes the colour of some.
+    fn in_gray(&self, images: Tensor<4>, key: Key) -> Tensor<4> {
+        let [batch, channels, ..] = images.dims();
+        if self.gray == 0.0 || channels != LUMA.len() {
+            return images;
+        }
+        let device = images.device();
+        let mut rng = key.child("gray").rng();
+        let share = |_| f32::from(u8::from(rng.random_bool(self.gray)));
+        let shares: Vec<f32> = (0..batch).map(share).collect();
+        let shares = Tensor::<4>::from_data(TensorData::new(shares, [batch, 1, 1, 1]), &device);
+        let luma = Tensor::<4>::from_data(TensorData::new(LUMA.to_vec(), [1, 3, 1, 1]), &device);
+        let gray = (images.clone() * luma).sum_dim(1);
+        images * (-shares.clone() + 1.0) + gray * shares
+    }
+
     fn windows(&self, sides: [usize; 2], rng: &mut Rng) -> [Window; 2] {
         match self.crop {
             Crop::None => sides.map(Window::whole),
@@ -181,6 +234,11 @@ impl Augment {
                 max_area,
                 ratio,
             } => resized_windows(sides, [min_area, max_area], ratio, rng),
+            Crop::Sampled {
+                min_area,
+                max_area,
+                ratio,
+            } => sampled_windows(sides, [min_area, max_area], ratio, rng),
         }
     }
 
@@ -210,15 +268,49 @@ impl Augment {
                 }
                 matrix
             }
+            // The grid stays within the image but for half a pixel, where the border is repeated.
+            Crop::Sampled { .. } => {
+                resample_weights(pixels, pixels, window, Kernel::Bilinear, false)
+            }
         }
     }
+}
+
+/// Draws the height and width of a part of an image, up to ten times until it fits.
+fn draw_size(
+    [height, width]: [usize; 2],
+    [min_area, max_area]: [f64; 2],
+    ratio: f64,
+    rng: &mut Rng,
+) -> Option<[usize; 2]> {
+    let area = (height * width) as f64;
+    let mut draw = || {
+        let target = area * (min_area + (max_area - min_area) * rng.random::<f64>());
+        let aspect = ratio.powf(2.0 * rng.random::<f64>() - 1.0);
+        let w = (target * aspect).sqrt().round() as usize;
+        let h = (target / aspect).sqrt().round() as usize;
+        [h, w]
+    };
+    let fits =
+        |size: &[usize; 2]| (1..=height).contains(&size[0]) && (1..=width).contains(&size[1]);
+    (0..10).map(|_| draw()).find(fits)
+}
+
+/// The window that OCM's and OnPro's crop draws: any place in steps of half a pixel.
+fn sampled_windows(sides: [usize; 2], areas: [f64; 2], ratio: f64, rng: &mut Rng) -> [Window; 2] {
+    let size = draw_size(sides, areas, ratio, rng).unwrap_or(sides);
+    let mut window = |side: usize, length: usize| Window {
+        start: rng.random_range(0..=2 * (side - length)) as f64 / 2.0,
+        length: length as f64,
+    };
+    [window(sides[0], size[0]), window(sides[1], size[1])]
 }
 
 /// The window that torchvision's `RandomResizedCrop` draws: ten tries, then the central crop with the
 /// nearest allowed ratio.
 fn resized_windows(
     [height, width]: [usize; 2],
-    [min_area, max_area]: [f64; 2],
+    areas: [f64; 2],
     ratio: f64,
     rng: &mut Rng,
 ) -> [Window; 2] {
@@ -226,17 +318,10 @@ fn resized_windows(
         start: start as f64,
         length: length as f64,
     };
-    let area = (height * width) as f64;
-    for _ in 0..10 {
-        let target = area * (min_area + (max_area - min_area) * rng.random::<f64>());
-        let aspect = ratio.powf(2.0 * rng.random::<f64>() - 1.0);
-        let w = (target * aspect).sqrt().round() as usize;
-        let h = (target / aspect).sqrt().round() as usize;
-        if (1..=width).contains(&w) && (1..=height).contains(&h) {
-            let top = rng.random_range(0..=height - h);
-            let left = rng.random_range(0..=width - w);
-            return [window(top, h), window(left, w)];
-        }
+    if let Some([h, w]) = draw_size([height, width], areas, ratio, rng) {
+        let top = rng.random_range(0..=height - h);
+        let left = rng.random_range(0..=width - w);
+        return [window(top, h), window(left, w)];
     }
     let shape = width as f64 / height as f64;
     let (h, w) = if shape < 1.0 / ratio {

@@ -233,6 +233,13 @@ pub fn dropout<const D: usize>(x: Tensor<D>, p: f64, key: Option<Key>) -> Tensor
     x * (kept / (1.0 - p))
 }
 
+/// Rows `[n, dim]` of length 1, as PyTorch's `normalize` makes them: divided by their length, or by 1e-12 if that is
+/// more. A row of zeros stays one and has no gradient.
+pub fn unit_rows(rows: Tensor<2>) -> Tensor<2> {
+    let squares = rows.clone().powi_scalar(2).sum_dim(1);
+    rows / squares.clamp_min(1e-24).sqrt()
+}
+
 /// Whether a parameter path names something that training changes by gradient.
 pub fn is_trainable(path: &str) -> bool {
     !path.ends_with("running_mean") && !path.ends_with("running_var")

@@ -68,11 +68,54 @@ impl Live<'_> {
     }
 
     /// Logits `[batch, classes]` of features `[batch, dim]`.
-    fn logits_of(&self, features: Tensor<2>) -> Result<Tensor<2>> {
+    ///
+    /// # Errors
+    /// If no class has been seen.
+    pub fn logits_of(&self, features: Tensor<2>) -> Result<Tensor<2>> {
         match &self.trained.head {
             Some(head) => Ok(head.forward(features, self.classifier)),
             None => Err(Error::unsupported("logits", "no class has been seen yet")),
         }
+    }
+
+    /// Projections `[batch, width]` of features `[batch, dim]`.
+    ///
+    /// # Errors
+    /// If the network has no projector.
+    pub fn project(&self, features: Tensor<2>) -> Result<Tensor<2>> {
+        match &self.trained.projector {
+            Some(projector) => Ok(projector.forward(features)),
+            None => Err(Error::unsupported(
+                "projections",
+                "the network has no projector",
+            )),
+        }
+    }
+
+    /// Features `[batch, dim]` of images as the backbone takes them, `[batch, 3, height, width]`, in train mode: for
+    /// methods that make images of their own out of [`pixels`](Self::pixels). `key` draws the dropout of modules.
+    ///
+    /// # Errors
+    /// If the images do not fit.
+    pub fn features_of(&mut self, pixels: Tensor<4>, key: Key) -> Result<Tensor<2>> {
+        let dropout = Some(key.child("dropout"));
+        let encoder = match &self.trained.backbone {
+            Some(encoder) => encoder,
+            None => self.frozen.backbone().encoder(),
+        };
+        let (trains, pet) = (self.trained.backbone.is_some(), self.trained.pet.as_ref());
+        let mut statistics = Vec::new();
+        let features = timed(Part::Forward, self.device, || {
+            let norm = &mut match trains {
+                true => Norm::Train(&mut statistics),
+                false => Norm::Eval,
+            };
+            encoder.forward_with(pixels, pet, dropout, norm)
+        })?;
+        if trains {
+            self.statistics.push(statistics);
+        }
+        Ok(features)
     }
 
     /// Features `[batch, dim]`, in train mode. `key` draws the augmentation of [`View::Train`] and, whatever the
@@ -82,45 +125,59 @@ impl Live<'_> {
     /// If the images do not fit.
     pub fn features(&mut self, images: &Images, view: View, key: Key) -> Result<Tensor<2>> {
         let augmented = view == View::Train && !self.augment.is_none();
-        Ok(match (&self.trained.backbone, self.trained.pet.as_ref()) {
-            (Some(encoder), pet) => {
-                let (pixels, mut statistics) = (self.pixels(images, augmented, key)?, Vec::new());
-                let (norm, dropout) = (&mut Norm::Train(&mut statistics), key.child("dropout"));
-                let features = timed(Part::Forward, self.device, || {
-                    encoder.forward_with(pixels, pet, Some(dropout), norm)
-                })?;
-                self.statistics.push(statistics);
-                features
-            }
-            (None, Some(pet)) => {
+        let is_frozen = self.trained.backbone.is_none();
+        match self.trained.pet.as_ref() {
+            Some(pet) if is_frozen => {
                 let stem = match augmented || pet.first_block().is_none() {
-                    true => Stem::pixels(self.pixels(images, augmented, key)?),
+                    true => Stem::pixels(self.viewed(images, augmented, key)?),
                     false => Stem::tokens(self.frozen.tokens(images)?),
                 };
                 let dropout = Some(key.child("dropout"));
                 let finish = || stem.finish(self.frozen, pet, dropout);
-                timed(Part::Forward, self.device, finish)?
+                timed(Part::Forward, self.device, finish)
             }
-            (None, None) if augmented => {
-                let pixels = self.pixels(images, augmented, key)?;
-                let encoder = self.frozen.backbone().encoder();
-                let forward = || encoder.forward(pixels, &mut Norm::Eval);
-                timed(Part::Forward, self.device, forward)
+            None if is_frozen && !augmented => self.frozen.features(images),
+            _ => {
+                let pixels = self.viewed(images, augmented, key)?;
+                self.features_of(pixels, key)
             }
-            (None, None) => self.frozen.features(images)?,
-        })
+        }
     }
 
-    /// Images as the backbone takes them, `[batch, 3, height, width]`.
-    fn pixels(&self, images: &Images, augmented: bool, key: Key) -> Result<Tensor<4>> {
+    /// Images as the backbone takes them, `[batch, 3, height, width]`: normalised, and not augmented.
+    ///
+    /// # Errors
+    /// If the images do not fit.
+    pub fn pixels(&self, images: &Images) -> Result<Tensor<4>> {
         let backbone = self.frozen.backbone();
         let load = || backbone.load(images, self.device);
-        let mut pixels = timed(Part::Read, self.device, load)?;
-        if augmented {
-            let augment = || self.augment.apply(pixels, key.child("augment"));
-            pixels = timed(Part::Augment, self.device, augment);
+        Ok(backbone.normalise(timed(Part::Read, self.device, load)?))
+    }
+
+    /// [`pixels`](Self::pixels), augmented or not.
+    fn viewed(&self, images: &Images, augmented: bool, key: Key) -> Result<Tensor<4>> {
+        if !augmented {
+            return self.pixels(images);
         }
-        Ok(backbone.normalise(pixels))
+        let backbone = self.frozen.backbone();
+        let load = || backbone.load(images, self.device);
+        let pixels = timed(Part::Read, self.device, load)?;
+        let augment = || self.augment.apply(pixels, key.child("augment"));
+        Ok(backbone.normalise(timed(Part::Augment, self.device, augment)))
+    }
+
+    /// Augments images as the backbone takes them, `[batch, 3, height, width]`, by the network's policy.
+    pub fn augment(&self, pixels: Tensor<4>, key: Key) -> Tensor<4> {
+        let augment = || self.augment.apply(pixels, key);
+        timed(Part::Augment, self.device, augment)
+    }
+
+    /// The numbers of the labels' columns, `[batch]`.
+    ///
+    /// # Errors
+    /// If a class has not been seen.
+    pub fn targets(&self, labels: &[ClassId]) -> Result<Tensor<1, Int>> {
+        columns(self.seen, labels, self.device)
     }
 
     /// Mean cross-entropy of a batch over all classes seen, in train mode. `key` as for

@@ -10,14 +10,14 @@ use everburn_backend::{
 use everburn_cache::FeatureStore;
 use everburn_core::profile::{self, Part, span};
 use everburn_core::{
-    ClassId, Error, Footprint, Images, Key, Kind, Output, Result, SeenClasses, State, View,
+    Checker, ClassId, Error, Footprint, Images, Key, Kind, Output, Result, SeenClasses, State, View,
 };
 
 use crate::augment::Augment;
 use crate::backbone::{Backbone, Encoder, targets};
 use crate::frozen::Frozen;
 use crate::head::{Classifier, Head, HeadInit};
-use crate::layers::{LayerNorm, Norm, is_trainable};
+use crate::layers::{LayerNorm, Linear, Norm, is_trainable};
 use crate::live::{Live, Tape, columns};
 use crate::losses::Losses;
 use crate::pet::{Pet, PetConfig};
@@ -32,10 +32,13 @@ pub(crate) struct Trained {
     pub(crate) pet: Option<Pet>,
     /// `None` before the first class.
     pub(crate) head: Option<Head>,
+    /// Beside the head, for losses that compare images: `None` where there is no such loss.
+    pub(crate) projector: Option<Linear>,
 }
 
-/// The groups of parameters that have a rate of their own: what trains beside the head has one.
-const GROUPS: [&str; 3] = ["head", "pet", "backbone"];
+/// The groups of parameters that have a rate of their own: what trains beside the head has one. The projector has the
+/// head's.
+const GROUPS: [&str; 4] = ["head", "projector", "pet", "backbone"];
 
 /// A backbone and a growing head, trained by gradient.
 ///
@@ -99,6 +102,7 @@ impl Network {
                 backbone,
                 pet: None,
                 head: None,
+                projector: None,
             },
             tuning,
             pet: None,
@@ -127,6 +131,18 @@ impl Network {
     pub fn with_head_init(mut self, init: HeadInit) -> Self {
         self.head_init = init;
         self
+    }
+
+    /// With a projector of features to `width` numbers beside the head, as PyTorch draws a linear layer, from `key`
+    /// ([`Live::project`]). It trains at the head's rate.
+    ///
+    /// # Errors
+    /// If it has no width.
+    pub fn with_projector(mut self, width: usize, key: Key) -> Result<Self> {
+        Checker::new("projector").positive("width", width)?;
+        let dim = self.frozen.backbone().dim();
+        self.trained.projector = Some(Linear::new(dim, width, key, &self.device));
+        Ok(self)
     }
 
     /// With modules that tune the frozen backbone, drawn from `key`.
@@ -570,6 +586,9 @@ impl Network {
         }
         let head = self.trained.head.as_ref().map_or(0, param_bytes);
         footprint.add(Kind::Trained, "head", head);
+        if let Some(projector) = &self.trained.projector {
+            footprint.add(Kind::Trained, "projector", param_bytes(projector));
+        }
         footprint.memory.push(self.optimiser.memory());
         footprint
     }
@@ -663,6 +682,7 @@ impl Network {
             backbone: self.trained.backbone.clone(),
             pet: self.trained.pet.clone(),
             head: self.saved_head(state)?,
+            projector: self.trained.projector.clone(),
         };
         let trained = load_params_of(shaped, &arrays, |path| self.is_own(path))?;
         let moments = state.below("optimiser");

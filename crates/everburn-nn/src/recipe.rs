@@ -333,6 +333,7 @@ pub struct Trainee {
     /// The rates of the next steps, before the schedule.
     training: Training,
     source: Source,
+    lasting_optimiser: bool,
 }
 
 impl Trainee {
@@ -346,7 +347,15 @@ impl Trainee {
             training: recipe.training.clone(),
             recipe,
             source: Source::Stream,
+            lasting_optimiser: false,
         })
+    }
+
+    /// With an optimiser that is never begun anew, whatever tasks begin.
+    #[must_use]
+    pub fn with_lasting_optimiser(mut self) -> Self {
+        self.lasting_optimiser = true;
+        self
     }
 
     /// With another classifier than the linear one; to be called before any class has been seen.
@@ -369,13 +378,15 @@ impl Trainee {
     }
 
     /// At the beginning of a task its classes get their rows of the head; at the beginning of a stage
-    /// the optimiser begins anew.
+    /// the optimiser begins anew, unless it [lasts](Self::with_lasting_optimiser).
     pub fn on(&mut self, event: &Event) {
         match event {
             Event::TaskBegin(task) => self.net.see(&task.classes),
             Event::StageBegin(stage) => {
                 self.source = stage.source;
-                self.net.reset_optimiser();
+                if !self.lasting_optimiser {
+                    self.net.reset_optimiser();
+                }
             }
             Event::StageEnd(_) | Event::TaskEnd(_) => {}
         }

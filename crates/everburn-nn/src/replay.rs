@@ -1,6 +1,6 @@
 use everburn_core::{
-    Batch, Ctx, Event, Footprint, Images, Key, Output, Reservoir, Result, Stage, State, Step,
-    StepLog, TaskInfo,
+    Batch, ClassId, Ctx, Event, Footprint, Images, Key, Output, Reservoir, Result, Stage, State,
+    Step, StepLog, TaskInfo,
 };
 
 use crate::{Classifier, Frozen, Network, Recipe, Trainee};
@@ -27,6 +27,32 @@ impl Replay {
     pub fn with_classifier(mut self, classifier: Classifier) -> Self {
         self.trainee = self.trainee.with_classifier(classifier);
         self
+    }
+
+    /// As [`Network::with_projector`].
+    ///
+    /// # Errors
+    /// If it has no width.
+    pub fn with_projector(mut self, width: usize, key: Key) -> Result<Self> {
+        self.trainee.net = self.trainee.net.with_projector(width, key)?;
+        Ok(self)
+    }
+
+    /// As [`Trainee::with_lasting_optimiser`].
+    #[must_use]
+    pub fn with_lasting_optimiser(mut self) -> Self {
+        self.trainee = self.trainee.with_lasting_optimiser();
+        self
+    }
+
+    /// Gives classes their rows of the head before they come.
+    pub fn see(&mut self, classes: &[ClassId]) {
+        self.trainee.net.see(classes);
+    }
+
+    /// The network.
+    pub fn net(&self) -> &Network {
+        &self.trainee.net
     }
 
     /// What it remembers.

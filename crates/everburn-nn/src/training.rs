@@ -95,7 +95,7 @@ impl Training {
     /// The rate of a group.
     pub(crate) fn rate_of(&self, group: &str) -> f64 {
         match group {
-            "head" => self.head_rate,
+            "head" | "projector" => self.head_rate,
             "pet" => self.pet_rate.unwrap_or(self.backbone_rate),
             _ => self.backbone_rate,
         }

@@ -38,12 +38,14 @@ impl Plan {
     ) -> Result<Self> {
         let spec = learner.spec();
         if spec.borders == Borders::Needed && !manifest.borders {
+            let setting = (spec.without_borders).map(|setting| format!(", or with `{setting}`"));
             return Err(Error::unsupported(
                 format!("`{}` on `{}`", spec.method, manifest.scenario),
                 format!(
                     "it must be told where tasks begin and end, and this stream does not tell; \
-                     run it on the variant `{}+borders`",
-                    manifest.scenario
+                     run it on the variant `{}+borders`{}",
+                    manifest.scenario,
+                    setting.unwrap_or_default()
                 ),
             ));
         }

@@ -4,7 +4,7 @@
 pub mod drive;
 pub mod pet;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use everburn_backend::{DeviceChoice, DeviceKind};
@@ -36,9 +36,14 @@ macro_rules! golden {
 impl Golden {
     /// Reads `case.safetensors`.
     pub fn open(manifest_dir: &str, case: &str) -> Self {
-        let path = golden_path(manifest_dir, &format!("{case}.safetensors"));
-        let bytes = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-        let name = case.to_owned();
+        Self::read(golden_path(manifest_dir, &format!("{case}.safetensors")))
+    }
+
+    /// Reads a file of such numbers that is in no folder of golden cases.
+    pub fn read(path: impl AsRef<Path>) -> Self {
+        let path = path.as_ref();
+        let bytes = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
         Self { bytes, name }
     }
 

@@ -24,6 +24,8 @@ pub use everburn_er_ace as er_ace;
 pub use everburn_lae as lae;
 #[cfg(feature = "mos")]
 pub use everburn_mos as mos;
+#[cfg(feature = "onpro")]
+pub use everburn_onpro as onpro;
 #[cfg(feature = "simplecil")]
 pub use everburn_simplecil as simplecil;
 #[cfg(feature = "slca")]

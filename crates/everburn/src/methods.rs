@@ -26,6 +26,10 @@ pub static METHODS: &[Method] = &[
     everburn_slca::SLCA_PLUS,
     #[cfg(feature = "mos")]
     everburn_mos::METHOD,
+    #[cfg(feature = "onpro")]
+    everburn_onpro::ONPRO,
+    #[cfg(feature = "onpro")]
+    everburn_onpro::ONPRO_SMALL,
     // `cargo xtask new-method` adds a line above this one.
     #[cfg(feature = "baselines")]
     everburn_baselines::JOINT,

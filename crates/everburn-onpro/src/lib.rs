@@ -1,0 +1,262 @@
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+//! OnPro: Wei, Ye, Huang, Zhang, Shan, "Online Prototype Learning for Online Continual Learning" (ICCV 2023), after the
+//! official repository weilllllls/OnPro at a92f8ae.
+//!
+//! A learner that sees each sample once takes shortcuts, features that tell apart the classes of the moment and nothing
+//! else, and forgets when others come. Three things are to give it features that last:
+//!
+//! 1. **Online prototype equilibrium.** The mean of a class's projections within a batch is its prototype. Prototypes of
+//!    two views attract each other, those of different classes repel each other: on the stream for new classes, on the
+//!    memory for all (equations 3 to 5).
+//! 2. **Adaptive prototypical feedback.** Classes whose prototypes are close are confused, so they are replayed more, mixed
+//!    with each other (section 4.3).
+//! 3. **Instance-wise contrast** of rotated copies, from OCM (Guo, Liu, Zhao, ICML 2022).
+//!
+//! The memory is a reservoir; the classifier learns from it alone after the first task.
+
+mod config;
+mod copies;
+mod feedback;
+mod loss;
+mod step;
+
+use everburn_backend::{from_state, to_array};
+use everburn_core::{
+    Batch, Borders, ClassId, Ctx, Error, Event, Footprint, Images, Key, Kind, Learner, Output,
+    Reservoir, Result, SeenClasses, Spec, Stage, State, Step, StepLog, TaskId, TaskInfo,
+};
+use everburn_nn::{
+    Config, Frozen, Method, Network, Replay, Settings, Tuning, from_value, to_value,
+};
+
+pub use config::{Feedback, OnProConfig, TaskBorders};
+pub use copies::{copied_labels, copies};
+pub use feedback::{Adaptive, Draws, Means, Mix, pair_counts};
+pub use loss::{
+    ClassAverage, equilibrium, instance_memory, instance_stream, mixed_cross_entropy, similarities,
+};
+
+use step::{Prototypes, Turn, update};
+
+/// OnPro, by name.
+pub const ONPRO: Method = Method {
+    name: "onpro",
+    about: "prototypes in equilibrium, replay of what is confused, sixteen copies of each image",
+    source: "Wei et al., Online Prototype Learning for Online Continual Learning, ICCV 2023",
+    only: Some(Tuning::Full),
+    settings: Settings::of::<OnProConfig>(),
+    preset: |setting| to_value(OnProConfig::preset(setting)),
+    build: |settings, frozen, key| {
+        let config = from_value("onpro", settings)?;
+        Ok(Box::new(OnPro::new(config, frozen, key)?))
+    },
+};
+
+/// OnPro at a size for two cores, by name.
+pub const ONPRO_SMALL: Method = Method {
+    name: "onpro-small",
+    about: "OnPro with four copies of each image and a small batch of the memory",
+    source: "Wei et al., ICCV 2023, in a size for two cores",
+    only: Some(Tuning::Full),
+    settings: Settings::of::<OnProConfig>(),
+    preset: |setting| to_value(OnProConfig::small_preset(setting)),
+    build: |settings, frozen, key| {
+        let config = from_value("onpro-small", settings)?;
+        Ok(Box::new(OnPro::small(config, frozen, key)?))
+    },
+};
+
+/// OnPro.
+pub struct OnPro {
+    name: &'static str,
+    config: OnProConfig,
+    /// The network with its projector, and the memory.
+    replay: Replay,
+    /// The classes of which a sample has come.
+    met: SeenClasses,
+    /// The first task; none before the first sample, or where the stream has no borders.
+    first_task: Option<TaskId>,
+    /// The prototypes of the last step's draw from the memory.
+    prototypes: Option<Prototypes>,
+}
+
+impl OnPro {
+    /// A learner that has seen nothing.
+    ///
+    /// # Errors
+    /// If a setting is wrong or does not fit the backbone.
+    pub fn new(config: OnProConfig, frozen: Frozen, key: Key) -> Result<Self> {
+        config.validate()?;
+        let (dim, input) = (frozen.backbone().dim(), frozen.backbone().input());
+        if config.projection > dim {
+            let expected = format!("at most {dim}, the width of the backbone's features");
+            let found = config.projection;
+            return Err(Error::config("onpro.projection", found, expected));
+        }
+        copies::check_size(input.height, input.width, config.copies)?;
+        let memory = Reservoir::new(config.buffer, config.reservoir);
+        let mut replay = Replay::new(config.recipe.clone(), memory, frozen, key)?
+            .with_projector(config.projection, key.child("projector"))?
+            .with_lasting_optimiser();
+        if let Some(classes) = config.classes {
+            let all: Vec<ClassId> = (0..).map(ClassId).take(classes).collect();
+            replay.see(&all);
+        }
+        Ok(Self {
+            name: ONPRO.name,
+            config,
+            replay,
+            met: SeenClasses::default(),
+            first_task: None,
+            prototypes: None,
+        })
+    }
+
+    /// [`new`](Self::new) under the name of the small size; what it does, its settings say.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn small(config: OnProConfig, frozen: Frozen, key: Key) -> Result<Self> {
+        Ok(Self {
+            name: ONPRO_SMALL.name,
+            ..Self::new(config, frozen, key)?
+        })
+    }
+
+    /// What it remembers.
+    pub fn memory(&self) -> &Reservoir {
+        self.replay.memory()
+    }
+
+    /// The network.
+    pub fn net(&self) -> &Network {
+        self.replay.net()
+    }
+
+    /// Checks that classes have their place in a head of a size that was set.
+    fn check_classes(&self, labels: &[ClassId]) -> Result<()> {
+        let Some(classes) = self.config.classes else {
+            return Ok(());
+        };
+        match labels.iter().find(|label| label.0 as usize >= classes) {
+            None => Ok(()),
+            Some(label) => {
+                let expected = format!("a class below {classes}, the setting `classes`");
+                Err(Error::input("a label", label, expected))
+            }
+        }
+    }
+
+    /// What is to be done in a step.
+    fn turn(&self, step: &Step) -> Turn {
+        let by_task = self.config.borders == TaskBorders::Released;
+        let is_first_task = by_task && step.task == self.first_task;
+        if is_first_task || self.memory().is_empty() {
+            return Turn::First;
+        }
+        Turn::Later {
+            // The released code's count of batches begins with each task.
+            plain: by_task && step.index == 0,
+            images: (self.config.replay_batch).min(self.config.replay_per_class * self.met.len()),
+        }
+    }
+}
+
+impl Learner for OnPro {
+    fn spec(&self) -> Spec {
+        Spec {
+            borders: match self.config.borders {
+                TaskBorders::Released => Borders::Needed,
+                TaskBorders::None => Borders::NotNeeded,
+            },
+            without_borders: Some(format!("{}.borders = \"none\"", self.name)),
+            ..Spec::new(self.name)
+        }
+    }
+
+    fn stages(&self, task: Option<&TaskInfo>) -> Vec<Stage> {
+        self.replay.stages(task)
+    }
+
+    fn on(&mut self, event: &Event, _cx: &Ctx) -> Result<()> {
+        if let Event::TaskBegin(task) = event {
+            self.check_classes(&task.classes)?;
+        }
+        self.replay.on(event);
+        Ok(())
+    }
+
+    fn observe(&mut self, batch: &Batch, step: &Step, cx: &Ctx) -> Result<StepLog> {
+        self.check_classes(&batch.labels)?;
+        if self.met.is_empty() {
+            self.first_task = step.task;
+        }
+        for label in &batch.labels {
+            self.met.insert(*label);
+        }
+        let turn = self.turn(step);
+        let (config, prototypes) = (&self.config, &mut self.prototypes);
+        self.replay
+            .observe(self.name, batch, step, cx, |net, memory, key| {
+                update(config, net, memory, prototypes, turn, batch, key)
+            })
+    }
+
+    fn predict(&self, images: &Images) -> Result<Output> {
+        self.replay.predict(images)
+    }
+
+    fn footprint(&self) -> Footprint {
+        let mut footprint = self.replay.footprint();
+        let bytes = self.prototypes.as_ref().map_or(0, Prototypes::bytes);
+        footprint.add(Kind::Statistics, "prototypes", bytes);
+        footprint
+    }
+
+    fn save(&self) -> Result<State> {
+        let mut state = self.replay.save()?;
+        state.put_value("met", &self.met)?;
+        state.put_value("first_task", self.first_task)?;
+        let classes = self.prototypes.as_ref().map(|known| &known.classes);
+        state.put_value("prototype_classes", classes)?;
+        if let Some(prototypes) = &self.prototypes {
+            state.put("prototypes", to_array(&prototypes.means)?);
+        }
+        Ok(state)
+    }
+
+    fn restore(&mut self, state: &State) -> Result<()> {
+        let met: SeenClasses = state.value("met")?;
+        let first_task = state.value("first_task")?;
+        let columns: SeenClasses = state.value("seen")?;
+        let prototypes = match state.value::<Option<Vec<usize>>>("prototype_classes")? {
+            None => None,
+            Some(classes) => {
+                let means = from_state::<2>(state, "prototypes", self.net().device())?;
+                let (found, expected) = (means.dims(), [classes.len(), self.config.projection]);
+                let is_known = classes.iter().all(|class| *class < columns.len());
+                if found != expected || !is_known || !classes.is_sorted() {
+                    let found = format!("{found:?} of classes {classes:?}");
+                    let expected = format!("{expected:?} of classes below {}", columns.len());
+                    return Err(Error::state("prototypes", found, expected));
+                }
+                Some(Prototypes { classes, means })
+            }
+        };
+        if let Some(class) = met
+            .as_slice()
+            .iter()
+            .find(|class| columns.index(**class).is_none())
+        {
+            return Err(Error::state("met", class, "a class of the head"));
+        }
+        self.replay.restore(state)?;
+        (self.met, self.first_task, self.prototypes) = (met, first_task, prototypes);
+        Ok(())
+    }
+}
+
+#[doc = include_str!("../README.md")]
+#[cfg(doctest)]
+struct Readme;

@@ -1,0 +1,338 @@
+//! One step: sections 3.5 and 3.6 of the official training loop, `train_task0` and `train_other_tasks`.
+
+use burn::tensor::{Tensor, TensorData};
+use everburn_core::{Batch, ClassId, Error, Key, Reservoir, Result, SeenClasses};
+use everburn_nn::layers::unit_rows;
+use everburn_nn::{Live, Network, cross_entropy};
+use rand::RngExt as _;
+
+use crate::config::{Feedback, OnProConfig};
+use crate::copies::{copied_labels, copies};
+use crate::feedback::{Adaptive, Means, Mix};
+use crate::loss::{
+    ClassAverage, equilibrium, instance_memory, instance_stream, mixed_cross_entropy, similarities,
+};
+
+/// What is to be done in a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// The stream is classified; of the memory only the prototypes are learnt from.
+    First,
+    /// The memory is classified.
+    Later {
+        /// Without feedback.
+        plain: bool,
+        /// Images of the memory.
+        images: usize,
+    },
+}
+
+/// The prototypes of the classes in a batch of the memory, the mean of both views.
+#[derive(Clone, Debug)]
+pub(crate) struct Prototypes {
+    /// The class of each row by its number of arrival, ascending.
+    pub(crate) classes: Vec<usize>,
+    /// `[classes, width]`, without a tape.
+    pub(crate) means: Tensor<2>,
+}
+
+impl Prototypes {
+    /// Bytes of the means.
+    pub(crate) fn bytes(&self) -> u64 {
+        4 * self.means.dims().iter().product::<usize>() as u64
+    }
+}
+
+/// One step on a batch of the stream and the memory as it was before.
+pub(crate) fn update(
+    config: &OnProConfig,
+    net: &mut Network,
+    memory: &Reservoir,
+    prototypes: &mut Option<Prototypes>,
+    turn: Turn,
+    batch: &Batch,
+    key: Key,
+) -> Result<Option<f32>> {
+    let mut pass = Pass {
+        config,
+        seen: net.seen(),
+        live: net.live(),
+        memory,
+        key,
+    };
+    let loss = match turn {
+        Turn::First => pass.first(batch, prototypes)?,
+        Turn::Later { plain, images } => {
+            let drawn = memory.draw_slots(images, key.child("draw"));
+            let plan = match prototypes {
+                Some(prototypes) if !plain => pass.plan(&drawn, prototypes)?,
+                _ => drawn.iter().copied().map(Mix::plain).collect(),
+            };
+            pass.later(batch, &drawn, &plan, prototypes)?
+        }
+    };
+    let tape = pass.live.into_tape();
+    net.update(tape, loss)
+}
+
+/// The forward passes of a step.
+struct Pass<'a> {
+    config: &'a OnProConfig,
+    seen: &'a SeenClasses,
+    live: Live<'a>,
+    memory: &'a Reservoir,
+    key: Key,
+}
+
+/// Images with their copies and the second views of all, after the network: rows of length 1.
+struct Compared {
+    /// f̂, `[2·copies·images, dim]`.
+    features: Tensor<2>,
+    /// ẑ, `[2·copies·images, width]`.
+    projections: Tensor<2>,
+    images: usize,
+}
+
+impl Compared {
+    /// ẑ of the images themselves in both views, `[images, width]` each.
+    fn views(&self) -> [Tensor<2>; 2] {
+        let half = self.projections.dims()[0] / 2;
+        [0, half].map(|first| self.projections.clone().narrow(0, first, self.images))
+    }
+}
+
+impl Pass<'_> {
+    /// The loss of a step in the first task: L_CE of the stream's second views, L_INS of the stream, L_OPE of the stream
+    /// and of the memory.
+    fn first(&mut self, batch: &Batch, prototypes: &mut Option<Prototypes>) -> Result<Tensor<1>> {
+        let images = self.live.pixels(&batch.images)?;
+        let classes = self.numbers(&batch.labels)?;
+        let mut terms = Vec::new();
+        if self.config.instance || self.config.equilibrium {
+            let parts = vec![(images.clone(), self.key.child("stream"))];
+            for stream in self.compare(parts)? {
+                terms.extend(self.stream_terms(&stream, &classes, 1.0));
+            }
+        }
+        if !self.memory.is_empty() {
+            let drawn = (self.memory).draw_slots(self.config.replay_batch, self.key.child("draw"));
+            terms.extend(self.seen_term(&drawn, prototypes)?);
+        }
+        let views = self.live.augment(images, self.key.child("classified"));
+        let logits = self.logits(views)?;
+        terms.push(cross_entropy(logits, self.live.targets(&batch.labels)?));
+        total(terms)
+    }
+
+    /// The loss of a later step: L_CE of the second views of what is replayed, L_INS of the stream and of that, L_OPE of
+    /// the stream and of the draw from the memory.
+    fn later(
+        &mut self,
+        batch: &Batch,
+        drawn: &[usize],
+        plan: &[Mix],
+        prototypes: &mut Option<Prototypes>,
+    ) -> Result<Tensor<1>> {
+        let replayed = self.mixed(plan)?;
+        let classes_of = |slots: Vec<usize>| -> Result<Vec<usize>> {
+            self.numbers(
+                &slots
+                    .iter()
+                    .map(|slot| self.memory.labels()[*slot])
+                    .collect::<Vec<_>>(),
+            )
+        };
+        let first = classes_of(plan.iter().map(|mix| mix.first).collect())?;
+        let second = classes_of(plan.iter().map(|mix| mix.second).collect())?;
+        let shares: Vec<f32> = plan.iter().map(|mix| mix.share).collect();
+        let (config, mut terms) = (self.config, Vec::new());
+        let factor = config.similarity_factor;
+        if config.instance || config.equilibrium {
+            let images = self.live.pixels(&batch.images)?;
+            let classes = self.numbers(&batch.labels)?;
+            let mut parts = vec![(images, self.key.child("stream"))];
+            if config.instance {
+                parts.push((replayed.clone(), self.key.child("memory")));
+            }
+            let mut compared = self.compare(parts)?.into_iter();
+            if let Some(stream) = compared.next() {
+                terms.extend(self.stream_terms(&stream, &classes, factor));
+            }
+            if let Some(memory) = compared.next() {
+                let mixes = first.iter().zip(&second).zip(&shares);
+                let labels =
+                    mixes.map(|((a, b), share)| (1.0 - share) * *a as f32 + share * *b as f32);
+                let labels =
+                    copied_labels(&labels.collect::<Vec<_>>(), self.seen.len(), config.copies);
+                let similarity = self.similarity(&memory, "memory", factor);
+                terms.push(instance_memory(
+                    similarity,
+                    &labels,
+                    config.instance_temperature,
+                ));
+            }
+        }
+        let views = self.live.augment(replayed, self.key.child("classified"));
+        let logits = self.logits(views)?;
+        terms.push(mixed_cross_entropy(logits, &first, &second, &shares));
+        terms.extend(self.seen_term(drawn, prototypes)?);
+        total(terms)
+    }
+
+    /// L_INS and L_OPE of the stream.
+    fn stream_terms(&self, stream: &Compared, classes: &[usize], factor: f64) -> Vec<Tensor<1>> {
+        let (config, mut terms) = (self.config, Vec::new());
+        if config.instance {
+            let labels: Vec<f32> = classes.iter().map(|class| *class as f32).collect();
+            let labels = copied_labels(&labels, self.seen.len(), config.copies);
+            let similarity = self.similarity(stream, "stream", factor);
+            terms.push(instance_stream(
+                similarity,
+                &labels,
+                config.instance_temperature,
+            ));
+        }
+        if config.equilibrium {
+            let average = ClassAverage::new(classes, &stream.projections.device());
+            let [first, second] = stream.views().map(|view| average.of(view));
+            terms.push(equilibrium(first, second, config.prototype_temperature));
+        }
+        terms
+    }
+
+    /// L_OPE of a draw from the memory, whose prototypes are kept; none of it where nobody asks for them.
+    fn seen_term(
+        &mut self,
+        drawn: &[usize],
+        prototypes: &mut Option<Prototypes>,
+    ) -> Result<Option<Tensor<1>>> {
+        let config = self.config;
+        if !config.equilibrium && config.feedback == Feedback::None {
+            return Ok(None);
+        }
+        let (images, labels) = self.memory.select(drawn)?;
+        let images = self.live.pixels(&images)?;
+        let views = self.live.augment(images.clone(), self.key.child("seen"));
+        let both = Tensor::cat(vec![images, views], 0);
+        let features = self.live.features_of(both, self.key.child("seen"))?;
+        let projections = unit_rows(self.live.project(features)?);
+        let average = ClassAverage::new(&self.numbers(&labels)?, &projections.device());
+        let view = |first| average.of(projections.clone().narrow(0, first, drawn.len()));
+        let (first, second) = (view(0), view(drawn.len()));
+        let means = (first.clone() + second.clone()) / 2.0;
+        *prototypes = Some(Prototypes {
+            classes: average.classes,
+            means: means.without_autodiff(),
+        });
+        let loss = || equilibrium(first, second, config.prototype_temperature);
+        Ok(config.equilibrium.then(loss))
+    }
+
+    /// What is replayed in place of a draw from the memory.
+    fn plan(&self, drawn: &[usize], prototypes: &Prototypes) -> Result<Vec<Mix>> {
+        let Feedback::Adaptive {
+            base_rate,
+            mixing,
+            most,
+            alpha,
+        } = self.config.feedback
+        else {
+            return Ok(drawn.iter().copied().map(Mix::plain).collect());
+        };
+        let adaptive = Adaptive {
+            base_rate,
+            mixing,
+            most,
+            alpha,
+        };
+        let rows = everburn_backend::to_vec(&prototypes.means)?;
+        let means = Means {
+            classes: &prototypes.classes,
+            rows: &rows,
+        };
+        let classes = self.numbers(self.memory.labels())?;
+        let mut rng = self.key.child("feedback").rng();
+        Ok(adaptive.plan(drawn, &classes, means, &mut rng))
+    }
+
+    /// The images of a plan, `[images, 3, height, width]`.
+    fn mixed(&self, plan: &[Mix]) -> Result<Tensor<4>> {
+        let images = |slots: Vec<usize>| self.live.pixels(&self.memory.select(&slots)?.0);
+        let first = images(plan.iter().map(|mix| mix.first).collect())?;
+        if plan.iter().all(|mix| mix.share == 0.0) {
+            return Ok(first);
+        }
+        let second = images(plan.iter().map(|mix| mix.second).collect())?;
+        let shares: Vec<f32> = plan.iter().map(|mix| mix.share).collect();
+        let shares = TensorData::new(shares, [plan.len(), 1, 1, 1]);
+        let shares = Tensor::<4>::from_data(shares, &first.device());
+        Ok(first * (-shares.clone() + 1.0) + second * shares)
+    }
+
+    /// Images with their copies and the second views of all, part after part, in one pass through the network.
+    fn compare(&mut self, parts: Vec<(Tensor<4>, Key)>) -> Result<Vec<Compared>> {
+        let count = match self.config.instance {
+            true => self.config.copies,
+            // The prototypes are of the images alone.
+            false => 1,
+        };
+        let (mut all, mut sizes) = (Vec::new(), Vec::new());
+        for (images, key) in parts {
+            sizes.push(images.dims()[0]);
+            let images = copies(images, count)?;
+            let views = self.live.augment(images.clone(), key);
+            all.extend([images, views]);
+        }
+        let features = (self.live).features_of(Tensor::cat(all, 0), self.key.child("compared"))?;
+        let projections = unit_rows(self.live.project(features.clone())?);
+        let features = unit_rows(features);
+        let mut begin = 0;
+        let part = |images: usize| {
+            let (first, rows) = (begin, 2 * count * images);
+            begin += rows;
+            Compared {
+                features: features.clone().narrow(0, first, rows),
+                projections: projections.clone().narrow(0, first, rows),
+                images,
+            }
+        };
+        Ok(sizes.into_iter().map(part).collect())
+    }
+
+    /// Similarities with a part of the features that is drawn for each step.
+    fn similarity(&self, of: &Compared, name: &str, factor: f64) -> Tensor<2> {
+        let [dim, width] = [&of.features, &of.projections].map(|rows| rows.dims()[1]);
+        let offset = match dim - width {
+            0 => 0,
+            more => self
+                .key
+                .child("offset")
+                .child(name)
+                .rng()
+                .random_range(0..more),
+        };
+        similarities(of.projections.clone(), of.features.clone(), offset, factor)
+    }
+
+    fn logits(&mut self, images: Tensor<4>) -> Result<Tensor<2>> {
+        let features = self
+            .live
+            .features_of(images, self.key.child("classified"))?;
+        self.live.logits_of(features)
+    }
+
+    /// The numbers of classes in the order of their arrival, which are the head's columns.
+    fn numbers(&self, labels: &[ClassId]) -> Result<Vec<usize>> {
+        let number = |label: &ClassId| {
+            let number = self.seen.index(*label);
+            number.ok_or_else(|| Error::input("a label", label, "a class that has been seen"))
+        };
+        labels.iter().map(number).collect()
+    }
+}
+
+/// The sum of the parts of a loss.
+fn total(terms: Vec<Tensor<1>>) -> Result<Tensor<1>> {
+    let sum = terms.into_iter().reduce(|sum, term| sum + term);
+    sum.ok_or_else(|| Error::input("a loss", "no part", "at least one"))
+}

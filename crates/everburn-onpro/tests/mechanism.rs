@@ -1,0 +1,867 @@
+//! The parts of OnPro by themselves: closed forms, symmetries, and what each part of a step learns from.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::collections::BTreeSet;
+
+use burn::tensor::{Device, Tensor, TensorData};
+use everburn_backend::{DeviceChoice, to_vec};
+use everburn_core::{
+    Batch, ClassId, Ctx, Event, ImageShape, Images, Key, Kind, Learner, Reservoir, State, Step,
+    TaskId, TaskInfo, Values,
+};
+use everburn_nn::layers::unit_rows;
+use everburn_nn::{
+    Augment, Backbone, Config, Frozen, Normalise, Preset, Setting, Tuning, cross_entropy, targets,
+};
+use everburn_onpro::{
+    Adaptive, ClassAverage, Feedback, Means, Mix, OnPro, OnProConfig, TaskBorders, copied_labels,
+    copies, equilibrium, instance_memory, instance_stream, mixed_cross_entropy, pair_counts,
+    similarities,
+};
+use everburn_testkit::drive::{Action, Flow, Task, feed, script, toy_task};
+
+fn device() -> Device {
+    DeviceChoice::CPU.open().unwrap()
+}
+
+fn rows(values: Vec<f32>, width: usize) -> Tensor<2> {
+    let shape = [values.len() / width, width];
+    Tensor::from_data(TensorData::new(values, shape), &device())
+}
+
+fn random(rows: usize, width: usize, seed: u64) -> Tensor<2> {
+    everburn_backend::random::normal(Key::from_seed(seed), [rows, width], 1.0, &device())
+}
+
+fn number(loss: Tensor<1>) -> f64 {
+    f64::from(to_vec(&loss).unwrap()[0])
+}
+
+fn near(found: f64, expected: f64, tolerance: f64) {
+    assert!((found - expected).abs() < tolerance, "{found} {expected}");
+}
+
+/// Unit vectors of which each two have the cosine −1/(K − 1): the corners of a simplex, in K dimensions.
+fn simplex(corners: usize) -> Tensor<2> {
+    let mean = 1.0 / corners as f32;
+    let value = |i: usize| {
+        if i / corners == i % corners {
+            1.0 - mean
+        } else {
+            -mean
+        }
+    };
+    rows((0..corners * corners).map(value).collect(), corners)
+}
+
+#[test]
+fn equilibrium_has_its_closed_forms() {
+    let (classes, tau) = (6, 0.5);
+    let many = 2.0 * (classes as f64 - 1.0);
+    let same = |prototypes: Tensor<2>| number(equilibrium(prototypes.clone(), prototypes, tau));
+    let orthogonal = same(Tensor::eye(classes, &device()));
+    near(orthogonal, (1.0 + many * (-1.0 / tau).exp()).ln(), 1e-5);
+    near(orthogonal, 0.8558, 1e-4);
+    let apart = classes as f64 / (classes as f64 - 1.0);
+    let best = same(simplex(classes));
+    near(best, (1.0 + many * (-apart / tau).exp()).ln(), 1e-5);
+    near(best, 0.6456, 1e-4);
+    let collapsed = same(rows([0.6, 0.8].repeat(classes), 2));
+    near(collapsed, (2.0 * classes as f64 - 1.0).ln(), 1e-5);
+    // A single class has nothing to be told apart from.
+    near(
+        number(equilibrium(random(1, 4, 1), random(1, 4, 2), tau)),
+        0.0,
+        1e-6,
+    );
+    // No prototypes of six classes are better placed than a simplex whose views agree.
+    for seed in 0..20 {
+        assert!(
+            number(equilibrium(
+                random(6, 8, seed),
+                random(6, 8, seed + 99),
+                tau
+            )) > best
+        );
+    }
+}
+
+#[test]
+fn equilibrium_has_its_symmetries() {
+    let (first, second) = (random(5, 8, 1), random(5, 8, 2));
+    let loss = |first: &Tensor<2>, second: &Tensor<2>| {
+        number(equilibrium(first.clone(), second.clone(), 0.5))
+    };
+    let plain = loss(&first, &second);
+    near(loss(&second, &first), plain, 1e-5);
+    near(
+        loss(&(first.clone() * 3.0), &(second.clone() * 0.2)),
+        plain,
+        1e-5,
+    );
+    let order = |rows: &Tensor<2>| rows.clone().select(0, targets(&[3, 0, 4, 1, 2], &device()));
+    near(loss(&order(&first), &order(&second)), plain, 1e-5);
+}
+
+#[test]
+fn prototypes_are_means_of_their_class() {
+    let labels = [4, 1, 4, 9, 1, 4];
+    let average = ClassAverage::new(&labels, &device());
+    assert_eq!(average.classes, [1, 4, 9]);
+    let values: Vec<f32> = (0..12).map(|value| value as f32).collect();
+    let means = to_vec(&average.of(rows(values, 2))).unwrap();
+    for (found, expected) in means
+        .iter()
+        .zip([5.0, 6.0, 14.0 / 3.0, 17.0 / 3.0, 6.0, 7.0])
+    {
+        near(f64::from(*found), expected, 1e-5);
+    }
+}
+
+#[test]
+fn a_row_of_zeros_has_no_gradient() {
+    let leaf = rows(vec![0.0, 0.0, 3.0, 4.0], 2).autodiff().require_grad();
+    let unit = unit_rows(leaf.clone());
+    assert_eq!(
+        to_vec(&unit.clone().without_autodiff()).unwrap(),
+        [0.0, 0.0, 0.6, 0.8]
+    );
+    let gradient = leaf.grad(&unit.sum().backward()).unwrap();
+    assert!(
+        to_vec(&gradient)
+            .unwrap()
+            .iter()
+            .all(|value| value.is_finite())
+    );
+}
+
+#[test]
+fn constants_of_a_row_change_no_instance_loss() {
+    let similarity = random(8, 8, 3);
+    let labels = [0.0, 1.0, 0.0, 2.5];
+    let shift = rows((0..8).map(|row| row as f32 / 4.0 - 1.0).collect(), 1);
+    for loss in [instance_stream, instance_memory] {
+        let plain = number(loss(similarity.clone(), &labels, 0.5));
+        near(
+            number(loss(similarity.clone() + shift.clone(), &labels, 0.5)),
+            plain,
+            1e-4,
+        );
+    }
+}
+
+/// The losses by their formulas, entry by entry.
+#[test]
+fn instance_losses_are_their_sums() {
+    let (n, tau, eps) = (3, 0.3, 1e-8);
+    let labels = [0.0_f32, 1.0, 0.0];
+    let z = unit_rows(random(2 * n, 4, 5));
+    let f = unit_rows(random(2 * n, 9, 6));
+    let s = similarities(z.clone(), f.clone(), 2, 0.5);
+    let s: Vec<f64> = to_vec(&s).unwrap().into_iter().map(f64::from).collect();
+    let (z, f) = (to_vec(&z).unwrap(), to_vec(&f).unwrap());
+    let dot = |i: usize, other: &dyn Fn(usize) -> f32| -> f64 {
+        (0..4).map(|d| f64::from(z[i * 4 + d] * other(d))).sum()
+    };
+    let at = |i: usize, j: usize| s[i * 2 * n + j];
+    for i in 0..2 * n {
+        for j in 0..2 * n {
+            let own = dot(i, &|d| z[j * 4 + d]);
+            let features = dot(i, &|d| f[j * 9 + 2 + d]);
+            near(at(i, j), 0.5 * (own + features), 1e-5);
+        }
+    }
+    let same = |i: usize, j: usize| labels[i % n] == labels[j % n];
+    let positives = |i: usize| (0..2 * n).filter(|j| same(i, *j)).count() as f64 + eps;
+    for stream in [true, false] {
+        let counts = |i: usize, j: usize| !stream || i != j;
+        let largest = |i: usize| (0..2 * n).map(|j| at(i, j)).fold(f64::MIN, f64::max);
+        let e = |i: usize, j: usize| match counts(i, j) {
+            true => ((at(i, j) - largest(i)) / tau).exp(),
+            false => 0.0,
+        };
+        let l = |i: usize, j: usize| {
+            let sum: f64 = (0..2 * n).map(|k| e(i, k)).sum();
+            -(e(i, j) / (sum + eps) + eps).ln()
+        };
+        let mut expected = 0.0;
+        for i in 0..2 * n {
+            let supervised = (0..2 * n).filter(|j| same(i, *j)).map(|j| l(i, j));
+            let supervised: f64 = supervised.sum::<f64>() / positives(i);
+            expected += match stream {
+                true => 2.0 * supervised + l(i, (i + n) % (2 * n)),
+                false => supervised,
+            };
+        }
+        let loss = if stream {
+            instance_stream
+        } else {
+            instance_memory
+        };
+        let similarity = rows(s.iter().map(|s| *s as f32).collect(), 2 * n);
+        let found = number(loss(similarity, &labels, tau));
+        near(found, expected / (2.0 * n as f64), 1e-4);
+    }
+}
+
+#[test]
+fn without_shares_mixed_cross_entropy_is_the_plain_one() {
+    let logits = random(5, 4, 7);
+    let (first, second) = ([0, 3, 1, 1, 2], [2, 2, 2, 0, 0]);
+    let plain =
+        |classes: &[usize]| number(cross_entropy(logits.clone(), targets(classes, &device())));
+    let mixed = |share: f32| {
+        number(mixed_cross_entropy(
+            logits.clone(),
+            &first,
+            &second,
+            &[share; 5],
+        ))
+    };
+    near(mixed(0.0), plain(&first), 1e-6);
+    near(mixed(1.0), plain(&second), 1e-6);
+    near(
+        mixed(0.25),
+        0.75 * plain(&first) + 0.25 * plain(&second),
+        1e-5,
+    );
+}
+
+fn pictures(count: usize, side: usize) -> Tensor<4> {
+    let values: Vec<f32> = (0..count * 3 * side * side)
+        .map(|value| value as f32)
+        .collect();
+    Tensor::from_data(TensorData::new(values, [count, 3, side, side]), &device())
+}
+
+#[test]
+fn sixteen_copies_are_all_different_and_hold_the_same_pixels() {
+    let images = pictures(2, 6);
+    let pixels = to_vec(&copies(images.clone(), 16).unwrap()).unwrap();
+    let (bits, size) = (pixels.chunks_exact(3 * 36).enumerate(), 3 * 36);
+    let originals = to_vec(&images).unwrap();
+    let mut distinct = BTreeSet::new();
+    for (place, copy) in bits {
+        let mut sorted: Vec<i64> = copy.iter().map(|value| *value as i64).collect();
+        assert!(distinct.insert(sorted.clone()), "copy {place} is another's");
+        sorted.sort_unstable();
+        let original = &originals[place % 2 * size..(place % 2 + 1) * size];
+        let mut expected: Vec<i64> = original.iter().map(|value| *value as i64).collect();
+        expected.sort_unstable();
+        assert_eq!(sorted, expected);
+    }
+    // Four copies are the rotations alone, in the same order.
+    let four = to_vec(&copies(images.clone(), 4).unwrap()).unwrap();
+    for (rotation, copy) in four.chunks_exact(2 * size).enumerate() {
+        let place = rotation * 4 * 2 * size;
+        assert_eq!(copy, &pixels[place..place + 2 * size]);
+    }
+    assert_eq!(to_vec(&copies(images, 1).unwrap()).unwrap(), originals);
+}
+
+#[test]
+fn turning_twice_is_the_identity_and_both_halves_turn_by_themselves() {
+    let images = pictures(1, 4);
+    let all = copies(images.clone(), 16).unwrap();
+    let copy = |number: usize| all.clone().narrow(0, number, 1);
+    let same = |a: Tensor<4>, b: Tensor<4>| assert_eq!(to_vec(&a).unwrap(), to_vec(&b).unwrap());
+    let turned = copies(copy(4), 4).unwrap().narrow(0, 1, 1);
+    same(turned, images.clone());
+    let halves = [0, 2].map(|first| images.clone().narrow(3, first, 2).flip([2, 3]));
+    same(copy(2), Tensor::cat(halves.to_vec(), 3));
+    // Turned back, the left half alone has changed.
+    same(copy(1).narrow(3, 2, 2), images.clone().narrow(3, 2, 2));
+    same(copy(3).narrow(3, 0, 2), images.narrow(3, 0, 2));
+}
+
+#[test]
+fn labels_of_copies_cover_all_pseudo_classes() {
+    let labels = copied_labels(&[0.0, 1.0, 2.0], 3, 16);
+    let expected: Vec<f32> = (0..48).map(|label| label as f32).collect();
+    assert_eq!(labels, expected);
+}
+
+#[test]
+fn images_that_cannot_be_turned_are_refused() {
+    let wide = Tensor::<4>::zeros([1, 3, 4, 6], &device());
+    assert!(
+        copies(wide.clone(), 4)
+            .unwrap_err()
+            .to_string()
+            .contains("4×6")
+    );
+    assert!(copies(wide, 1).is_ok());
+    assert!(copies(pictures(1, 5), 16).is_err());
+    assert!(copies(pictures(1, 5), 4).is_ok());
+    assert!(
+        copies(pictures(1, 4), 8)
+            .unwrap_err()
+            .to_string()
+            .contains("8")
+    );
+}
+
+fn adaptive(base_rate: f64, mixing: f64) -> Adaptive {
+    Adaptive {
+        base_rate,
+        mixing,
+        most: 0.6,
+        alpha: 0.4,
+    }
+}
+
+/// Slots 0 to 19 of four classes in turn, without class 3, whose prototype is still known.
+fn slots() -> Vec<usize> {
+    (0..20).map(|slot| slot % 3).collect()
+}
+
+#[test]
+fn feedback_draws_more_of_classes_whose_prototypes_are_close() {
+    // Classes 0 and 1 are near each other, 2 is far from both.
+    let means = Means {
+        classes: &[0, 1, 2],
+        rows: &[0.0, 0.0, 0.2, 0.0, 0.0, 3.0],
+    };
+    let probabilities = means.probabilities();
+    assert!(probabilities[0] > 10.0 * probabilities[1] && probabilities[1] > probabilities[2]);
+    near(probabilities.iter().sum(), 1.0, 1e-12);
+    let (d, far) = (0.2_f64, 3.0_f64);
+    let third = (far * far + d * d).sqrt();
+    let weights = [1.0 / d, 1.0 / far, 1.0 / third].map(f64::exp);
+    for (found, weight) in probabilities.iter().zip(weights) {
+        near(*found, weight / weights.iter().sum::<f64>(), 1e-6);
+    }
+
+    let slots = slots();
+    let (mut close, mut all, mut runs) = (0, 0, 0);
+    for seed in 0..200 {
+        let mut rng = Key::from_seed(seed).rng();
+        let drawn: Vec<usize> = (0..12).collect();
+        let plan = adaptive(0.5, 0.5).plan(&drawn, &slots, means, &mut rng);
+        assert_eq!(plan.len(), drawn.len());
+        for mix in &plan {
+            assert!((0.0..=1.0).contains(&mix.share));
+            assert!(mix.first < slots.len() && mix.second < slots.len());
+        }
+        for mix in &plan[6..] {
+            let pair = [mix.first, mix.second].map(|slot| slots[slot]);
+            close += usize::from(pair == [0, 1]);
+            all += 1;
+        }
+        runs += usize::from(plan[..6].iter().any(|mix| mix.share > 0.0));
+        assert!(plan[..6].iter().all(|mix| mix.share <= 0.6));
+    }
+    assert!(close as f64 > 0.9 * f64::from(all), "{close} of {all}");
+    // Half of the draws are mixed: 99.9 % of Binomial(200, 1/2).
+    assert!((77..=123).contains(&runs), "{runs}");
+}
+
+#[test]
+fn equal_distances_share_alike_and_equal_means_are_no_accident() {
+    let rows = to_vec(&simplex(4)).unwrap();
+    let means = Means {
+        classes: &[0, 1, 2, 3],
+        rows: &rows,
+    };
+    for probability in means.probabilities() {
+        near(probability, 1.0 / 6.0, 1e-6);
+    }
+    let means = Means {
+        classes: &[0, 1, 2],
+        rows: &[1.0, 0.0, 1.0, 0.0, 0.0, 1.0],
+    };
+    assert_eq!(means.probabilities(), [1.0, 0.0, 0.0]);
+}
+
+#[test]
+fn counts_sum_to_what_is_wanted() {
+    for seed in 0..300 {
+        let mut rng = Key::from_seed(seed).rng();
+        let pairs = 1 + (seed as usize % 45);
+        let weights = everburn_onpro::Draws::uniform(&mut rng, pairs);
+        let sum: f64 = weights.iter().sum();
+        let probabilities: Vec<f64> = weights.iter().map(|weight| weight / sum).collect();
+        let count = seed as usize % 17;
+        let counts = pair_counts(&probabilities, count, &mut rng);
+        assert_eq!(counts.iter().sum::<usize>(), count);
+        for (found, probability) in counts.iter().zip(&probabilities) {
+            near(*found as f64, probability * count as f64, 1.5 + 1e-9);
+        }
+    }
+}
+
+#[test]
+fn a_class_that_the_memory_lost_is_replaced() {
+    let means = Means {
+        classes: &[0, 3],
+        rows: &[0.0, 0.0, 1.0, 0.0],
+    };
+    let slots = slots();
+    let drawn: Vec<usize> = (0..8).collect();
+    let plan = adaptive(0.25, 0.0).plan(&drawn, &slots, means, &mut Key::from_seed(1).rng());
+    assert_eq!(plan.len(), 8);
+    for mix in &plan[2..] {
+        assert_eq!([mix.first, mix.second].map(|slot| slots[slot]), [0, 0]);
+        assert_eq!(mix.share, 0.0, "nothing is mixed");
+    }
+}
+
+#[test]
+fn without_a_pair_of_classes_all_is_of_the_draw() {
+    let drawn = [4, 7, 9];
+    let slots = slots();
+    for (classes, rows) in [(vec![], vec![]), (vec![1], vec![0.5, 0.5])] {
+        let means = Means {
+            classes: &classes,
+            rows: &rows,
+        };
+        let mut plan = adaptive(0.5, 0.0).plan(&drawn, &slots, means, &mut Key::from_seed(2).rng());
+        plan.sort_by_key(|mix| mix.first);
+        assert_eq!(plan, drawn.map(Mix::plain));
+    }
+}
+
+// ---- the learner -----------------------------------------------------------------------------------
+
+const SMALL: ImageShape = ImageShape::new(8, 8, 3);
+
+fn frozen() -> Frozen {
+    let key = Key::from_seed(1);
+    let backbone = Backbone::resnet18(2, 8, Normalise::HALF, key, &device());
+    Frozen::new(backbone.unwrap(), &device())
+}
+
+/// A memory and batches that hold all of a stream of toy images.
+fn config() -> OnProConfig {
+    let setting = Setting {
+        preset: Preset::Cpu,
+        tuning: Tuning::Full,
+        from_scratch: true,
+    };
+    let mut config = OnProConfig {
+        buffer: 100,
+        replay_batch: 100,
+        replay_per_class: 100,
+        projection: 16,
+        ..OnProConfig::small_preset(&setting)
+    };
+    config.recipe.online_batch = 4;
+    config
+}
+
+/// Cross-entropy on what is classified and nothing else.
+fn bare() -> OnProConfig {
+    OnProConfig {
+        equilibrium: false,
+        instance: false,
+        feedback: Feedback::None,
+        ..config()
+    }
+}
+
+fn learner(config: &OnProConfig) -> OnPro {
+    OnPro::new(config.clone(), frozen(), Key::from_seed(7)).unwrap()
+}
+
+fn two_tasks() -> [Task; 2] {
+    let task = |classes: [u32; 2], seed| toy_task(SMALL, &classes, 4, Key::from_seed(seed));
+    [task([2, 26], 1), task([6, 18], 2)]
+}
+
+/// The learner after each batch of two tasks, and what it says of its loss.
+fn states(config: &OnProConfig, flow: Flow, change: impl Fn(usize, &mut Batch)) -> Vec<State> {
+    let mut learner = learner(config);
+    let mut states = Vec::new();
+    for action in script(&learner, &two_tasks(), flow, Key::from_seed(4)) {
+        match action {
+            Action::On(event, cx) => learner.on(&event, &cx).unwrap(),
+            Action::Observe(mut batch, step, cx) => {
+                change(states.len(), &mut batch);
+                learner.observe(&batch, &step, &cx).unwrap();
+                states.push(learner.save().unwrap());
+            }
+        }
+    }
+    states
+}
+
+fn head(state: &State) -> Vec<f32> {
+    array(state, "trained.head.weight")
+}
+
+fn array(state: &State, name: &str) -> Vec<f32> {
+    match &state.arrays[name].values {
+        Values::F32(values) => values.clone(),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The batch with other images of the same classes.
+fn other_images(batch: &mut Batch) {
+    let pixels = batch
+        .images
+        .pixels()
+        .iter()
+        .map(|pixel| 255 - pixel)
+        .collect();
+    batch.images = Images::new(SMALL, pixels).unwrap();
+}
+
+/// Whether the first change at a batch shows in the head right after it.
+fn stream_is_classified(config: &OnProConfig, flow: Flow) -> Vec<bool> {
+    let plain = states(config, flow, |_, _| {});
+    let changed = |at: usize| {
+        let changed = states(config, flow, |number, batch| {
+            if number == at {
+                other_images(batch);
+            }
+        });
+        head(&changed[at]) != head(&plain[at])
+    };
+    (0..plain.len()).map(changed).collect()
+}
+
+#[test]
+fn after_the_first_task_the_memory_alone_is_classified() {
+    // Two tasks of two batches each.
+    let found = stream_is_classified(&bare(), Flow::SinglePass);
+    assert_eq!(found, [true, true, false, false]);
+}
+
+#[test]
+fn without_borders_the_memory_is_classified_from_the_second_batch_on() {
+    let config = OnProConfig {
+        borders: TaskBorders::None,
+        ..bare()
+    };
+    for flow in [Flow::Borderless, Flow::SinglePass] {
+        assert_eq!(
+            stream_is_classified(&config, flow),
+            [true, false, false, false]
+        );
+    }
+}
+
+#[test]
+fn feedback_begins_with_the_second_batch_of_the_second_task() {
+    let with = |feedback: Feedback, borders: TaskBorders| {
+        let config = OnProConfig {
+            feedback,
+            borders,
+            ..config()
+        };
+        states(&config, Flow::SinglePass, |_, _| {})
+    };
+    let always = Feedback::Adaptive {
+        base_rate: 0.5,
+        mixing: 1.0,
+        most: 0.6,
+        alpha: 0.4,
+    };
+    for (borders, first) in [(TaskBorders::Released, 3), (TaskBorders::None, 2)] {
+        let (none, adaptive) = (with(Feedback::None, borders), with(always, borders));
+        for number in 0..4 {
+            let same = head(&none[number]) == head(&adaptive[number]);
+            assert_eq!(same, number < first, "{borders:?}, batch {number}");
+        }
+    }
+}
+
+#[test]
+fn each_loss_reaches_what_it_should() {
+    let projector = |state: &State| array(state, "trained.projector.weight");
+    let moved = |config: &OnProConfig| {
+        let mut config = config.clone();
+        config.recipe.training.weight_decay = 0.0;
+        let states = states(&config, Flow::SinglePass, |_, _| {});
+        (0..3)
+            .map(|number| projector(&states[number]) != projector(&states[number + 1]))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        moved(&bare()),
+        [false; 3],
+        "cross-entropy knows no projector"
+    );
+    for (equilibrium, instance) in [(true, false), (false, true)] {
+        let config = OnProConfig {
+            equilibrium,
+            instance,
+            ..bare()
+        };
+        assert_eq!(moved(&config), [true; 3]);
+    }
+    // The factor of the similarities counts after the first task alone.
+    let with = |similarity_factor: f64| {
+        let config = OnProConfig {
+            similarity_factor,
+            ..config()
+        };
+        states(&config, Flow::SinglePass, |_, _| {})
+    };
+    let (half, whole) = (with(0.5), with(1.0));
+    for number in 0..4 {
+        let same = projector(&half[number]) == projector(&whole[number]);
+        assert_eq!(same, number < 2, "batch {number}");
+    }
+}
+
+#[test]
+fn the_optimiser_lasts() {
+    let states = states(&bare(), Flow::SinglePass, |_, _| {});
+    for (number, state) in states.iter().enumerate() {
+        let steps: std::collections::BTreeMap<String, u64> =
+            state.value("optimiser.steps").unwrap();
+        assert_eq!(steps["head.weight"], number as u64 + 1);
+    }
+}
+
+/// A later step by hand: three passes, of images with their copies, of what is classified, and of the draw.
+#[test]
+fn a_step_is_the_sum_of_its_losses() {
+    let mut config = config();
+    config.recipe.augment = Augment::default();
+    config.feedback = Feedback::None;
+    config.similarity_factor = 0.5;
+    let mut learner = learner(&config);
+    let actions = script(&learner, &two_tasks(), Flow::SinglePass, Key::from_seed(4));
+    let mut batches = 0;
+    for action in actions {
+        if let Action::Observe(batch, step, cx) = &action {
+            let found = by_hand(&learner, &config, batch, batches < 2);
+            let loss = learner.observe(batch, step, cx).unwrap().loss.unwrap();
+            near(f64::from(loss), found, 1e-3 * found.abs());
+            batches += 1;
+        } else {
+            action.apply(&mut learner).unwrap();
+        }
+    }
+    assert_eq!(batches, 4);
+}
+
+/// The loss of the next step, where views are the images themselves and the memory is drawn as a whole.
+fn by_hand(learner: &OnPro, config: &OnProConfig, batch: &Batch, first: bool) -> f64 {
+    // Classes of the batch may be new to the head.
+    let mut net = config.recipe.network(frozen(), Key::from_seed(7)).unwrap();
+    net = net
+        .with_projector(config.projection, Key::from_seed(7).child("projector"))
+        .unwrap();
+    net.restore(&learner.save().unwrap()).unwrap();
+    net.see(&batch.labels);
+    let classes = net.seen().len();
+    let numbers = |labels: &[ClassId]| -> Vec<usize> {
+        labels
+            .iter()
+            .map(|label| net.seen().index(*label).unwrap())
+            .collect()
+    };
+    let key = Key::from_seed(0);
+    let mut live = net.live();
+    let x = live.pixels(&batch.images).unwrap();
+    let y = numbers(&batch.labels);
+    let all: Vec<usize> = (0..learner.memory().len()).collect();
+    let memory = (!all.is_empty()).then(|| learner.memory().select(&all).unwrap());
+    let replayed = memory
+        .as_ref()
+        .map(|(images, labels)| (live.pixels(images).unwrap(), numbers(labels)));
+    let tau = config.prototype_temperature;
+    let prototypes = |z: &Tensor<2>, rows: [usize; 2], y: &[usize]| {
+        let average = ClassAverage::new(y, &device());
+        rows.map(|row| average.of(z.clone().narrow(0, row, y.len())))
+    };
+    let labels = |y: &[usize]| {
+        let y: Vec<f32> = y.iter().map(|class| *class as f32).collect();
+        copied_labels(&y, classes, config.copies)
+    };
+    let factor = if first { 1.0 } else { config.similarity_factor };
+    let rotated = |images: &Tensor<4>| copies(images.clone(), config.copies).unwrap();
+    let mut compared = vec![rotated(&x), rotated(&x)];
+    if let (false, Some((m, _))) = (first, &replayed) {
+        compared.extend([rotated(m), rotated(m)]);
+    }
+    let f = live.features_of(Tensor::cat(compared, 0), key).unwrap();
+    let z = unit_rows(live.project(f.clone()).unwrap());
+    let f = unit_rows(f);
+    let rows = 2 * config.copies * y.len();
+    let stream = similarities(
+        z.clone().narrow(0, 0, rows),
+        f.clone().narrow(0, 0, rows),
+        0,
+        factor,
+    );
+    let mut loss = number(instance_stream(
+        stream,
+        &labels(&y),
+        config.instance_temperature,
+    ));
+    let [p, q] = prototypes(&z, [0, rows / 2], &y);
+    loss += number(equilibrium(p, q, tau));
+    if let Some((m, classes_of)) = &replayed {
+        if !first {
+            let more = 2 * config.copies * classes_of.len();
+            let part = |of: &Tensor<2>| of.clone().narrow(0, rows, more);
+            let memory = similarities(part(&z), part(&f), 0, factor);
+            loss += number(instance_memory(
+                memory,
+                &labels(classes_of),
+                config.instance_temperature,
+            ));
+        }
+        let both = Tensor::cat(vec![m.clone(), m.clone()], 0);
+        let seen = live.features_of(both, key).unwrap();
+        let seen = unit_rows(live.project(seen).unwrap());
+        let [p, q] = prototypes(&seen, [0, classes_of.len()], classes_of);
+        loss += number(equilibrium(p, q, tau));
+    }
+    let (classified, of) = match (first, replayed) {
+        (false, Some((images, classes))) => (images, classes),
+        _ => (x, y),
+    };
+    let features = live.features_of(classified, key).unwrap();
+    let logits = live.logits_of(features).unwrap();
+    loss + number(cross_entropy(logits, targets(&of, &device())))
+}
+
+#[test]
+fn the_memory_is_a_reservoir_of_the_stream() {
+    let config = OnProConfig {
+        buffer: 5,
+        ..bare()
+    };
+    let mut learner = learner(&config);
+    let mut alone = Reservoir::new(5, config.reservoir);
+    for action in script(&learner, &two_tasks(), Flow::SinglePass, Key::from_seed(4)) {
+        action.apply(&mut learner).unwrap();
+        if let Action::Observe(batch, _, cx) = action {
+            let key = cx.key.child("reservoir");
+            alone.insert(&batch.images, &batch.labels, key).unwrap();
+            assert_eq!(learner.memory(), &alone);
+        }
+    }
+    assert_eq!(
+        learner.footprint().bytes(Kind::Exemplars),
+        5 * (SMALL.bytes() as u64 + 8)
+    );
+}
+
+#[test]
+fn a_head_of_all_classes_predicts_among_all() {
+    let config = OnProConfig {
+        classes: Some(27),
+        ..bare()
+    };
+    let mut all = learner(&config);
+    feed(&mut all, &two_tasks(), Flow::SinglePass, Key::from_seed(4));
+    let images = &two_tasks()[0].images;
+    let output = all.predict(images).unwrap();
+    assert_eq!(output.classes(), (0..27).map(ClassId).collect::<Vec<_>>());
+    let mut seen = learner(&bare());
+    feed(&mut seen, &two_tasks(), Flow::SinglePass, Key::from_seed(4));
+    assert_eq!(seen.predict(images).unwrap().classes().len(), 4);
+
+    // A class beyond them is refused before anything learns of it.
+    let stranger = toy_task(SMALL, &[27, 3], 2, Key::from_seed(3));
+    let before = all.save().unwrap();
+    let batch = Batch::new(stranger.images, stranger.labels, everburn_core::View::Train).unwrap();
+    let step = Step {
+        task: Some(TaskId(2)),
+        stage: 0,
+        epoch: 0,
+        epochs: 1,
+        index: 0,
+        steps: 1,
+    };
+    let cx = Ctx::new(Key::from_seed(5));
+    let error = all.observe(&batch, &step, &cx).unwrap_err().to_string();
+    assert!(
+        error.contains("class 27") && error.contains("`classes`"),
+        "{error}"
+    );
+    let task = TaskInfo {
+        task: TaskId(2),
+        classes: vec![ClassId(27)],
+        seen: 5,
+        samples: 2,
+        single_pass: true,
+    };
+    assert!(all.on(&Event::TaskBegin(task), &cx).is_err());
+    assert_eq!(all.save().unwrap(), before);
+}
+
+#[test]
+fn wrong_settings_are_refused_by_name() {
+    let refused = |change: &dyn Fn(&mut OnProConfig), name: &str| {
+        let mut config = config();
+        change(&mut config);
+        let error = OnPro::new(config, frozen(), Key::from_seed(1))
+            .err()
+            .unwrap();
+        assert!(error.to_string().contains(name), "{error}");
+    };
+    refused(&|c| c.buffer = 0, "buffer");
+    refused(&|c| c.replay_batch = 0, "replay_batch");
+    refused(&|c| c.replay_per_class = 0, "replay_per_class");
+    refused(&|c| c.copies = 8, "copies");
+    refused(&|c| c.projection = 0, "projection");
+    refused(&|c| c.projection = 17, "at most 16");
+    refused(&|c| c.prototype_temperature = 0.0, "prototype_temperature");
+    refused(
+        &|c| c.instance_temperature = f64::NAN,
+        "instance_temperature",
+    );
+    refused(&|c| c.similarity_factor = -1.0, "similarity_factor");
+    refused(&|c| c.classes = Some(0), "classes");
+    refused(&|c| c.recipe.tuning = Tuning::Frozen, "recipe.tuning");
+    refused(&|c| c.recipe.augment.gray = 1.5, "gray");
+    let feedback = |base_rate, mixing, most, alpha| Feedback::Adaptive {
+        base_rate,
+        mixing,
+        most,
+        alpha,
+    };
+    refused(&|c| c.feedback = feedback(1.1, 0.5, 0.6, 0.4), "base_rate");
+    refused(&|c| c.feedback = feedback(0.9, -0.5, 0.6, 0.4), "mixing");
+    refused(&|c| c.feedback = feedback(0.9, 0.5, 1.6, 0.4), "most");
+    refused(&|c| c.feedback = feedback(0.9, 0.5, 0.6, 0.0), "alpha");
+    assert!(config().validate().is_ok());
+}
+
+/// The numbers of the official scripts and of `main.py`.
+#[test]
+fn published_settings_are_the_official_ones() {
+    for (config, buffer, base_rate, mixing, factor) in [
+        (OnProConfig::cifar10(), 200, 0.75, 0.6, 0.5),
+        (OnProConfig::cifar100(), 500, 0.9, 0.2, 1.0),
+        (OnProConfig::tiny_imagenet(), 1000, 0.9, 0.2, 1.0),
+    ] {
+        assert_eq!((config.buffer, config.similarity_factor), (buffer, factor));
+        let feedback = Feedback::Adaptive {
+            base_rate,
+            mixing,
+            most: 0.6,
+            alpha: 0.4,
+        };
+        assert_eq!(config.feedback, feedback);
+        assert_eq!((config.replay_batch, config.replay_per_class), (64, 7));
+        assert_eq!((config.copies, config.projection), (16, 128));
+        assert_eq!(
+            (config.prototype_temperature, config.instance_temperature),
+            (0.5, 0.07)
+        );
+        let recipe = serde_json::to_value(&config.recipe).unwrap();
+        let (rule, training) = (&recipe["training"]["rule"], &recipe["training"]);
+        let number = |value: &serde_json::Value| value.as_f64().unwrap();
+        near(number(&rule["beta1"]), 0.9, 1e-6);
+        near(number(&rule["beta2"]), 0.99, 1e-6);
+        near(number(&rule["epsilon"]), 1e-8, 1e-12);
+        for rate in ["head_rate", "backbone_rate"] {
+            near(number(&training[rate]), 5e-4, 1e-12);
+        }
+        near(number(&training["weight_decay"]), 1e-4, 1e-12);
+        assert_eq!(
+            (recipe["online_batch"].as_u64(), recipe["epochs"].as_u64()),
+            (Some(10), Some(1))
+        );
+        assert!(config.validate().is_ok());
+    }
+}

@@ -1,0 +1,193 @@
+//! Six steps of the official training loop, two tasks of three batches, from the same weights.
+//!
+//! `official/steps.safetensors` was made with `TrainLearner`, `Buffer` and `ResNet` of weilllllls/OnPro at a92f8ae, run in
+//! 64 bits on a CPU with what is random made certain: views are the images themselves, a draw is the whole memory, nothing
+//! is mixed, features have one number more than projections. So it says nothing of the draws, which golden case `onpro`
+//! has, but all about what is put through the network together, which losses there are when, and how weights, moments and
+//! running statistics follow.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use everburn_core::{
+    Array, Batch, ClassId, Ctx, Event, ImageShape, Images, Key, Learner, Stage, State, Step,
+    TaskId, TaskInfo, Values, View,
+};
+use everburn_nn::{Augment, Backbone, Frozen, Normalise};
+use everburn_onpro::{Feedback, OnPro, OnProConfig};
+use everburn_testkit::{Golden, test_devices};
+
+fn size(golden: &Golden, name: &str) -> usize {
+    golden.meta("hyper")[name].as_u64().unwrap() as usize
+}
+
+/// The official weights under a prefix, as the state that `state` is one of.
+fn with_weights(golden: &Golden, prefix: &str, mut state: State) -> State {
+    for (name, official, turned) in weights(golden, prefix, &state) {
+        let mut values = golden.f32(&official);
+        let array = &state.arrays[&name];
+        if turned {
+            let [inputs, outputs] = array.shape[..].try_into().unwrap();
+            values = transposed(&values, outputs, inputs);
+        }
+        let array = Array::f32(array.shape.clone(), values);
+        state.arrays.insert(name, array);
+    }
+    state
+}
+
+fn transposed(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+    let at = |place: usize| values[place % rows * columns + place / rows];
+    (0..rows * columns).map(at).collect()
+}
+
+/// Each array of the network with its official name, and whether that is its transpose.
+fn weights(golden: &Golden, prefix: &str, state: &State) -> Vec<(String, String, bool)> {
+    let own: Vec<&String> = (state.arrays.keys())
+        .filter(|name| name.starts_with("trained."))
+        .collect();
+    let mut named = Vec::new();
+    for official in golden.names() {
+        let Some(path) = official.strip_prefix(prefix) else {
+            continue;
+        };
+        if path.ends_with("num_batches_tracked") {
+            continue;
+        }
+        let path = path
+            .replace("linear.", "head.")
+            .replace("simclr.", "projector.");
+        let suffix = format!(".{path}");
+        let mut ours = own.iter().filter(|name| {
+            let is_stem = path.matches('.').count() == 1;
+            let depth = name.matches('.').count();
+            name.ends_with(&suffix) && (!is_stem || !name.contains("layer") && depth < 6)
+        });
+        let name = ours.next().unwrap_or_else(|| panic!("{path}"));
+        assert!(ours.next().is_none(), "{path}");
+        named.push((
+            (*name).clone(),
+            official.clone(),
+            path == "projector.weight",
+        ));
+    }
+    assert_eq!(named.len(), own.len());
+    named
+}
+
+#[test]
+fn six_steps_are_those_of_the_official_loop() {
+    let folder = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/official/steps.safetensors"
+    );
+    let golden = Golden::read(folder);
+    let (batch, batches) = (size(&golden, "batch"), size(&golden, "batches"));
+    let (classes, side) = (size(&golden, "classes"), size(&golden, "side"));
+    let shape = ImageShape::new(side, side, 3);
+    let pixels = golden
+        .f64("pixels")
+        .into_iter()
+        .map(|pixel| pixel as u8)
+        .collect();
+    let images = Images::new(shape, pixels).unwrap();
+    let labels: Vec<ClassId> = (golden.usize("labels").into_iter())
+        .map(|label| ClassId(label as u32))
+        .collect();
+    let mut config = OnProConfig {
+        buffer: 60,
+        replay_batch: 60,
+        replay_per_class: 60,
+        projection: size(&golden, "width"),
+        feedback: Feedback::Adaptive {
+            base_rate: 1.0,
+            mixing: 0.0,
+            most: 0.6,
+            alpha: 0.4,
+        },
+        classes: Some(classes),
+        ..OnProConfig::cifar10()
+    };
+    config.recipe.augment = Augment::default();
+    for (choice, device) in test_devices() {
+        let key = Key::from_seed(1);
+        let filters = size(&golden, "filters");
+        let backbone = Backbone::resnet18(filters, side, Normalise::HALF, key, &device).unwrap();
+        let mut learner = OnPro::new(config.clone(), Frozen::new(backbone, &device), key).unwrap();
+        let state = with_weights(&golden, "begin.", learner.save().unwrap());
+        learner.restore(&state).unwrap();
+
+        let expected = golden.f64("losses");
+        let mut losses = Vec::new();
+        for task in 0..2_usize {
+            let info = TaskInfo {
+                task: TaskId(task as u32),
+                classes: vec![ClassId(2 * task as u32), ClassId(2 * task as u32 + 1)],
+                seen: 2 * (task + 1),
+                samples: batch * batches,
+                single_pass: true,
+            };
+            let stage: Stage = learner.stages(Some(&info)).remove(0);
+            let cx = Ctx::new(key);
+            learner.on(&Event::TaskBegin(info), &cx).unwrap();
+            learner.on(&Event::StageBegin(stage), &cx).unwrap();
+            for index in 0..batches {
+                let first = (task * batches + index) * batch;
+                let chosen: Vec<usize> = (first..first + batch).collect();
+                let images = images.select(&chosen).unwrap();
+                let labels = labels[first..first + batch].to_vec();
+                let step = Step {
+                    task: Some(TaskId(task as u32)),
+                    stage: 0,
+                    epoch: 0,
+                    epochs: 1,
+                    index,
+                    steps: batches,
+                };
+                let batch = Batch::new(images, labels, View::Train).unwrap();
+                losses.extend(learner.observe(&batch, &step, &cx).unwrap().loss);
+            }
+            let found = learner.predict(&images).unwrap();
+            let logits = golden.f64(&format!("logits.{task}"));
+            let largest = logits.iter().fold(0.0_f64, |a, b| a.max(b.abs()));
+            for (found, expected) in found.scores().iter().zip(logits) {
+                let error = (f64::from(*found) - expected).abs() / largest;
+                assert!(error < 2e-2, "{choice}, task {task}: {found} {expected}");
+            }
+        }
+        // Asynchronous devices tell their losses late.
+        for (number, (found, expected)) in losses.iter().zip(&expected).enumerate() {
+            let error = (f64::from(*found) / expected - 1.0).abs();
+            assert!(error < 1e-3, "{choice}, step {number}: {found} {expected}");
+        }
+        check_end(&golden, &learner, &state);
+    }
+}
+
+/// Weights and running statistics, by how far they have come from the beginning; prototypes.
+fn check_end(golden: &Golden, learner: &OnPro, begin: &State) {
+    let state = learner.save().unwrap();
+    let values = |state: &State, name: &str| match &state.arrays[name].values {
+        Values::F32(values) => values.clone(),
+        other => panic!("{other:?}"),
+    };
+    let expected = with_weights(golden, "end.", begin.clone());
+    let (mut wrong, mut way) = (0.0, 0.0);
+    for (name, _, _) in weights(golden, "end.", &state) {
+        let [begin, found, expected] = [begin, &state, &expected].map(|state| values(state, &name));
+        for ((begin, found), expected) in begin.iter().zip(&found).zip(&expected) {
+            // Adam divides by the size of gradients, also of those that are little but rounding.
+            let [found, expected] = [found, expected].map(|value| f64::from(value - begin));
+            wrong += (found - expected).powi(2);
+            way += expected.powi(2);
+        }
+    }
+    assert!(wrong < 1e-4 * way, "{wrong} of {way}");
+    let means = golden.f64("means");
+    let found = values(&state, "prototypes");
+    assert_eq!(found.len(), means.len());
+    for (found, expected) in found.iter().zip(means) {
+        assert!(
+            (f64::from(*found) - expected).abs() < 2e-3,
+            "{found} {expected}"
+        );
+    }
+}
