@@ -443,8 +443,10 @@ fn default_preprocess(dataset: &str) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use everburn::core::ReservoirRule;
     use everburn::lae::LaeConfig;
     use everburn::mos::MosConfig;
+    use everburn::onpro::OnProConfig;
     use everburn::slca::SlcaConfig;
 
     #[test]
@@ -512,6 +514,20 @@ mod tests {
         let (cifar100, imagenet_r) = ("cifar100-mos-vit-b16", "imagenet-r-mos-vit-b16");
         is(cifar100, "mos", to_value(MosConfig::cifar100()));
         is(imagenet_r, "mos", to_value(MosConfig::imagenet_r()));
+        let to_value = |config: OnProConfig| serde_json::to_value(config);
+        let (cifar10, cifar100) = ("cifar10-onpro-resnet18", "cifar100-onpro-resnet18");
+        is(cifar10, "onpro", to_value(OnProConfig::cifar10()));
+        is(cifar100, "onpro", to_value(OnProConfig::cifar100()));
+        let released = |published: OnProConfig, classes| {
+            to_value(OnProConfig {
+                reservoir: ReservoirRule::Batched,
+                classes: Some(classes),
+                ..published
+            })
+        };
+        let row = "onpro/released";
+        is(cifar10, row, released(OnProConfig::cifar10(), 10));
+        is(cifar100, row, released(OnProConfig::cifar100(), 100));
     }
 
     #[test]

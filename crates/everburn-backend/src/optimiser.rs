@@ -217,6 +217,18 @@ impl Optimiser {
         })
     }
 
+    /// With one group more, after the others.
+    ///
+    /// # Errors
+    /// If a setting is out of its domain.
+    pub fn with_group(self, group: Group) -> Result<Self> {
+        let groups = [self.groups, vec![group]].concat();
+        Ok(Self {
+            moments: self.moments,
+            ..Self::new(self.rule, groups)?
+        })
+    }
+
     /// Sets the learning rate of the group with this prefix.
     pub fn set_rate(&mut self, prefix: &str, rate: f64) {
         for group in self.groups.iter_mut().filter(|g| g.prefix == prefix) {

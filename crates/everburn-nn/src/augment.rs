@@ -395,6 +395,97 @@ mod tests {
         assert!(out.iter().all(|p| (0.0..=1.0).contains(p)));
     }
 
+    /// `grid_sample` of the official code: coordinates from −1 to 1, bilinear, beyond the image reflected and then cut.
+    fn grid_sampled(image: &[f32], side: usize, sizes: [f64; 2], biases: [f64; 2]) -> Vec<f32> {
+        let along = |place: usize, axis: usize| {
+            let grid = (2 * place + 1) as f64 / side as f64 - 1.0;
+            let position = ((sizes[axis] * grid + biases[axis] + 1.0) * side as f64 - 1.0) / 2.0;
+            let (low, high) = (-0.5, side as f64 - 0.5);
+            let reflected = match position {
+                p if p < low => 2.0 * low - p,
+                p if p > high => 2.0 * high - p,
+                p => p,
+            };
+            let position = reflected.clamp(0.0, side as f64 - 1.0);
+            let first = position.floor();
+            (
+                first as usize,
+                (first as usize + 1).min(side - 1),
+                (position - first) as f32,
+            )
+        };
+        let mut out = Vec::new();
+        for place in 0..side * side {
+            let (y0, y1, dy) = along(place / side, 0);
+            let (x0, x1, dx) = along(place % side, 1);
+            let row = |y: usize| image[y * side + x0] * (1.0 - dx) + image[y * side + x1] * dx;
+            out.push(row(y0) * (1.0 - dy) + row(y1) * dy);
+        }
+        out
+    }
+
+    #[test]
+    fn a_sampled_crop_is_that_of_a_grid() {
+        let (count, side, key) = (40, 8, Key::from_seed(6));
+        let crop = Augment {
+            flip: false,
+            gray: 0.0,
+            ..Augment::online_contrastive()
+        };
+        let device = DeviceChoice::CPU.open().unwrap();
+        let images = everburn_backend::random::normal(key, [count, 3, side, side], 1.0, &device);
+        let found = to_vec(&crop.apply(images.clone(), key)).unwrap();
+        let images = to_vec(&images).unwrap();
+        let mut halves = 0;
+        for index in 0..count {
+            let mut rng = key.child("geometry").at(index as u64).rng();
+            let windows = crop.windows([side, side], &mut rng);
+            let area: f64 = windows.iter().map(|window| window.length).product();
+            // Sizes are rounded to whole pixels.
+            assert!((0.2..=1.0).contains(&(area / (side * side) as f64)));
+            halves += usize::from(windows.iter().any(|window| window.start.fract() != 0.0));
+            // θ of the official code: sizes and biases as parts of the side, biases from the middle.
+            let sizes = windows.map(|window| window.length / side as f64);
+            let biases =
+                windows.map(|window| (2.0 * window.start + window.length) / side as f64 - 1.0);
+            for channel in 0..3 {
+                let range =
+                    (index * 3 + channel) * side * side..(index * 3 + channel + 1) * side * side;
+                let expected = grid_sampled(&images[range.clone()], side, sizes, biases);
+                for (found, expected) in found[range].iter().zip(expected) {
+                    assert!((found - expected).abs() < 1e-5, "{found} {expected}");
+                }
+            }
+        }
+        assert!(halves > 5, "{halves}");
+    }
+
+    #[test]
+    fn a_part_of_the_images_loses_its_colour() {
+        let images = ramp(400, 2);
+        let gray = |gray| Augment {
+            gray,
+            ..Augment::default()
+        };
+        let pixels = to_vec(&images).unwrap();
+        let luma = |image: &[f32], place: usize| {
+            0.299 * image[place] + 0.587 * image[4 + place] + 0.114 * image[8 + place]
+        };
+        let out = to_vec(&gray(0.25).apply(images, Key::from_seed(7))).unwrap();
+        let mut changed = 0;
+        for (old, new) in pixels.chunks(12).zip(out.chunks(12)) {
+            if old == new {
+                continue;
+            }
+            changed += 1;
+            for place in 0..12 {
+                assert!((new[place] - luma(old, place % 4)).abs() < 1e-6);
+            }
+        }
+        // 99.9 % of Binomial(400, 1/4).
+        assert!((72..=129).contains(&changed), "{changed}");
+    }
+
     #[test]
     fn the_same_key_gives_the_same_and_an_image_ignores_its_neighbours() {
         let (images, key) = (ramp(4, 8), Key::from_seed(4));
@@ -425,6 +516,18 @@ mod tests {
             .validate()
             .is_err()
         );
+        let sampled = |min_area, max_area, ratio| Crop::Sampled {
+            min_area,
+            max_area,
+            ratio,
+        };
+        assert!(bad(sampled(0.0, 1.0, 1.3)).validate().is_err());
+        let gray = Augment {
+            gray: 1.5,
+            ..Augment::default()
+        };
+        assert!(gray.validate().unwrap_err().to_string().contains("gray"));
         assert!(Augment::pilot().validate().is_ok());
+        assert!(Augment::online_contrastive().validate().is_ok());
     }
 }

@@ -234,7 +234,7 @@ pub fn dropout<const D: usize>(x: Tensor<D>, p: f64, key: Option<Key>) -> Tensor
 }
 
 /// Rows `[n, dim]` of length 1, as PyTorch's `normalize` makes them: divided by their length, or by 1e-12 if that is
-/// more. A row of zeros stays one and has no gradient.
+/// more. A row of zeros stays one, and its gradient is divided by 1e-12.
 pub fn unit_rows(rows: Tensor<2>) -> Tensor<2> {
     let squares = rows.clone().powi_scalar(2).sum_dim(1);
     rows / squares.clamp_min(1e-24).sqrt()
@@ -252,4 +252,29 @@ pub fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
     (log_probabilities.gather(1, targets.reshape([batch, 1])))
         .mean()
         .neg()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::TensorData;
+    use everburn_backend::{DeviceChoice, to_vec};
+
+    #[test]
+    fn a_row_of_zeros_stays_one_and_its_gradient_is_a_number() {
+        let device = DeviceChoice::CPU.open().unwrap();
+        let rows = TensorData::new(vec![0.0_f32, 0.0, 3.0, 4.0], [2, 2]);
+        let leaf = Tensor::<2>::from_data(rows, &device)
+            .autodiff()
+            .require_grad();
+        let unit = unit_rows(leaf.clone());
+        assert_eq!(
+            to_vec(&unit.clone().without_autodiff()).unwrap(),
+            [0.0, 0.0, 0.6, 0.8]
+        );
+        let gradient = to_vec(&leaf.grad(&unit.sum().backward()).unwrap()).unwrap();
+        for (found, expected) in gradient.iter().zip([1e12, 1e12, 0.032, -0.024]) {
+            assert!((found / expected - 1.0_f32).abs() < 1e-4, "{gradient:?}");
+        }
+    }
 }

@@ -166,7 +166,8 @@ impl Live<'_> {
         Ok(backbone.normalise(timed(Part::Augment, self.device, augment)))
     }
 
-    /// Augments images as the backbone takes them, `[batch, 3, height, width]`, by the network's policy.
+    /// Augments images as the backbone takes them, `[batch, 3, height, width]`, by the network's policy: being
+    /// normalised, they are padded with the mean colour, and cannot change their brightness.
     pub fn augment(&self, pixels: Tensor<4>, key: Key) -> Tensor<4> {
         let augment = || self.augment.apply(pixels, key);
         timed(Part::Augment, self.device, augment)

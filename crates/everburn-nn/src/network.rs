@@ -36,9 +36,10 @@ pub(crate) struct Trained {
     pub(crate) projector: Option<Linear>,
 }
 
-/// The groups of parameters that have a rate of their own: what trains beside the head has one. The projector has the
-/// head's.
-const GROUPS: [&str; 4] = ["head", "projector", "pet", "backbone"];
+/// The groups of parameters that have a rate of their own: what trains beside the head has one.
+const GROUPS: [&str; 3] = ["head", "pet", "backbone"];
+/// The group of the projector, where there is one; it has the head's rate.
+const PROJECTOR: &str = "projector";
 
 /// A backbone and a growing head, trained by gradient.
 ///
@@ -139,10 +140,19 @@ impl Network {
     /// # Errors
     /// If it has no width.
     pub fn with_projector(mut self, width: usize, key: Key) -> Result<Self> {
-        Checker::new("projector").positive("width", width)?;
+        Checker::new(PROJECTOR).positive("width", width)?;
         let dim = self.frozen.backbone().dim();
+        let head = self.optimiser.groups()[0].clone();
+        let group = Group::below(PROJECTOR, head.rate, head.weight_decay);
+        self.optimiser = self.optimiser.with_group(group)?;
         self.trained.projector = Some(Linear::new(dim, width, key, &self.device));
         Ok(self)
+    }
+
+    /// The width of its projections, where it has a projector.
+    fn projection(&self) -> Option<usize> {
+        let projector = self.trained.projector.as_ref()?;
+        Some(projector.weight.dims()[1])
     }
 
     /// With modules that tune the frozen backbone, drawn from `key`.
@@ -294,7 +304,7 @@ impl Network {
 
     /// Sets the learning rates: of the head, and of what else trains.
     pub fn set_rates(&mut self, training: &Training, change: impl Fn(f64) -> f64) {
-        for name in GROUPS {
+        for name in GROUPS.into_iter().chain([PROJECTOR]) {
             self.optimiser
                 .set_rate(name, change(training.rate_of(name)));
         }
@@ -587,7 +597,7 @@ impl Network {
         let head = self.trained.head.as_ref().map_or(0, param_bytes);
         footprint.add(Kind::Trained, "head", head);
         if let Some(projector) = &self.trained.projector {
-            footprint.add(Kind::Trained, "projector", param_bytes(projector));
+            footprint.add(Kind::Trained, PROJECTOR, param_bytes(projector));
         }
         footprint.memory.push(self.optimiser.memory());
         footprint
@@ -610,6 +620,9 @@ impl Network {
         state.put_value("pet", &self.pet)?;
         state.put_value("unfrozen", &self.unfrozen)?;
         state.put_value("norm_epsilon", self.norm_epsilon())?;
+        if let Some(width) = self.projection() {
+            state.put_value(PROJECTOR, width)?;
+        }
         state.put_value("backbone", self.frozen.backbone().identity())?;
         // Rows for classes yet to come are drawn from it.
         state.put_value("head_key", self.head_key)?;
@@ -675,6 +688,14 @@ impl Network {
             let text = |epsilon: Option<f64>| format!("{epsilon:?}");
             let (found, expected) = (text(epsilon), text(self.norm_epsilon()));
             return Err(Error::state("norm_epsilon", found, expected));
+        }
+        // States of networks without one do not speak of it.
+        let has_projector = state.values.contains_key(PROJECTOR);
+        let width: Option<usize> = has_projector.then(|| state.value(PROJECTOR)).transpose()?;
+        if width != self.projection() {
+            let text = |width: Option<usize>| format!("{width:?}");
+            let (found, expected) = (text(width), text(self.projection()));
+            return Err(Error::state(PROJECTOR, found, expected));
         }
         let seen: SeenClasses = state.value("seen")?;
         let arrays = state.below("trained");

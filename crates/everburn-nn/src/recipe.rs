@@ -35,20 +35,21 @@ pub struct Recipe {
     #[serde(default)]
     pub schedule: Schedule,
     /// Augmentation of training images. Published: crops of 0.05 to 1 of the area and flips (PILOT, MOS), of
-    /// 0.08 to 1 (LAE, SLCA; on CIFAR-100 SLCA also changes the brightness by 63/255), none from scratch (RaptorMai).
+    /// 0.08 to 1 (LAE, SLCA; on CIFAR-100 SLCA also changes the brightness by 63/255), of
+    /// 0.3 to 1, flips and a quarter in grey (OnPro), none from scratch (RaptorMai).
     #[serde(default)]
     pub augment: Augment,
     /// Passes over a task's samples, where the stream allows several. Published: 20 (PILOT; SLCA and MOS on CIFAR-100), 10
     /// (MOS on CUB-200, ImageNet-R and ImageNet-A), 5
-    /// (LAE on CIFAR-100), 50 (SLCA on ImageNet-R, LAE on ImageNet-R and DomainNet), 1 online from scratch (RaptorMai).
+    /// (LAE on CIFAR-100), 50 (SLCA on ImageNet-R, LAE on ImageNet-R and DomainNet), 1 online from scratch (RaptorMai, OnPro).
     pub epochs: usize,
     /// Samples of a step, where it allows several. Published: 64 (Si-Blurry), 128 for full tuning (SLCA), 24
-    /// (LAE), 48, 32 and 16 (MOS on CIFAR-100, CUB-200 and ImageNet-R), 10 from scratch (RaptorMai).
+    /// (LAE), 48, 32 and 16 (MOS on CIFAR-100, CUB-200 and ImageNet-R), 10 from scratch (RaptorMai, OnPro).
     pub batch: usize,
-    /// Samples of a batch on a single-pass stream. Published: 64 (Si-Blurry), 10 from scratch (RaptorMai).
+    /// Samples of a batch on a single-pass stream. Published: 64 (Si-Blurry), 10 from scratch (RaptorMai, OnPro).
     pub online_batch: usize,
     /// Steps on each batch of a single-pass stream, with augmentation drawn anew. Published: 3 (Si-Blurry),
-    /// 1 from scratch (RaptorMai).
+    /// 1 from scratch (RaptorMai, OnPro).
     pub online_updates: usize,
 }
 

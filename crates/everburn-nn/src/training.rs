@@ -70,21 +70,22 @@ impl BackbonePart {
 #[serde(deny_unknown_fields)]
 pub struct Training {
     /// The update rule. Published: Adam for a linear head (Si-Blurry) and for modules (LAE), SGD with momentum 0.9 for full
-    /// tuning (SLCA) and for modules in SLCA++ and MOS, SGD without from scratch (RaptorMai).
+    /// tuning (SLCA) and for modules in SLCA++ and MOS, SGD without (RaptorMai) and Adam (OnPro) from
+    /// scratch.
     pub rule: Rule,
     /// Learning rate of the head. Published: 0.005 (Si-Blurry), 0.01 (SLCA, SLCA++), the modules' (LAE), a tenth of
-    /// the modules' (MOS), 0.1 from scratch (RaptorMai).
+    /// the modules' (MOS), 0.1 (RaptorMai) and 0.0005 (OnPro) from scratch.
     pub head_rate: f64,
     /// Learning rate of the backbone, or of the modules in it, where they are tuned. Published: 0.01 (sequential
     /// fine-tuning in SLCA), 0.0001 (SLCA), 0.001 (SLCA++), 0.0028125 and 0.00046875 (LAE's modules on CIFAR-100 and on ImageNet-R), 0.01 to 0.05
-    /// (MOS), 0.1 from scratch (RaptorMai).
+    /// (MOS), 0.1 (RaptorMai) and 0.0005 (OnPro) from scratch.
     pub backbone_rate: f64,
     /// Learning rate of the modules where it is another than that of the parts of the backbone that train beside them.
     /// Published: the same (SLCA++, after the first task).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pet_rate: Option<f64>,
     /// Weight decay of all. Published: 5e-4 (SLCA; SLCA++ and MOS on CIFAR-100 and CUB-200), 5e-3 (MOS on
-    /// ImageNet-R and ImageNet-A), else none.
+    /// ImageNet-R and ImageNet-A), 1e-4 (OnPro), else none.
     pub weight_decay: f64,
     /// Clipping of the gradients' norm, if any. Published: none.
     #[serde(default)]

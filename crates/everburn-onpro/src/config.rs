@@ -19,7 +19,7 @@ pub struct OnProConfig {
     /// Copies of each image that the instance loss tells apart: 16 are four versions with halves turned, each in four
     /// rotations; 4 the rotations alone; 1 none. Published: 16, as in OCM.
     pub copies: usize,
-    /// Width of the projections z. Published: 128.
+    /// Width of the projections z, at most that of the features. Published: 128 of 512.
     pub projection: usize,
     /// τ of the equilibrium loss. Published: 0.5.
     #[serde(default = "published_prototype_temperature")]
@@ -33,10 +33,11 @@ pub struct OnProConfig {
     /// Whether prototypes are pulled into equilibrium (L_OPE). Published: yes.
     #[serde(default = "yes")]
     pub equilibrium: bool,
-    /// Whether the copies are told apart (L_INS). Published: yes.
+    /// Whether the copies are told apart (L_INS); otherwise there are none, neither in the network nor in its batch
+    /// statistics. Published: yes.
     #[serde(default = "yes")]
     pub instance: bool,
-    /// What is replayed. Published: adaptive, with a base rate of 0.75 and mixing of 0.6 (CIFAR-10), 0.9 and 0.2
+    /// What is replayed after the first task. Published: adaptive, with a base rate of 0.75 and mixing of 0.6 (CIFAR-10), 0.9 and 0.2
     /// (CIFAR-100, Tiny-ImageNet).
     #[serde(default)]
     pub feedback: Feedback,
@@ -46,12 +47,12 @@ pub struct OnProConfig {
     /// Where the borders of tasks decide what is learnt. Published: as released.
     #[serde(default)]
     pub borders: TaskBorders,
-    /// Classes of a head that has all of them from the start, with those yet to come in each softmax and in each
-    /// prediction; none for a head that grows. Published: all, 10, 100 or 200.
+    /// Classes, numbered from 0, of a head that has all of them from the start, with those yet to come in each softmax
+    /// and in each prediction; none for a head that grows. Published: all, 10, 100 or 200.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub classes: Option<usize>,
     /// How network, head and projector are trained. Published: Adam at 0.0005 with β = (0.9, 0.99), decay 1e-4, never
-    /// begun anew, batches of 10, one pass; flips, a quarter in grey, crops of 0.3 to 1.
+    /// begun anew, batches of 10, one pass; views of normalised images by flips, a quarter in grey, crops of 0.3 to 1.
     pub recipe: Recipe,
 }
 
@@ -64,33 +65,55 @@ pub enum Feedback {
     None,
     /// Adaptive prototypical feedback: a part of the draw, and pairs of classes the more often the closer their
     /// prototypes are.
-    Adaptive {
-        /// The part of the images that is drawn at random. Published: 0.75, 0.9.
-        base_rate: f64,
-        /// The probability with which these are mixed with each other, and those of a pair. Published: 0.6, 0.2.
-        mixing: f64,
-        /// The largest share of the second image where they are mixed. Published: 0.6.
-        most: f64,
-        /// α of Beta(α, α), from which the share in a pair is drawn. Published: 0.4.
-        alpha: f64,
-    },
+    Adaptive(Adaptive),
 }
 
 impl Default for Feedback {
     /// As published for CIFAR-10.
     fn default() -> Self {
-        Self::published(0.75, 0.6)
+        Self::Adaptive(Adaptive::published(0.75, 0.6))
     }
 }
 
-impl Feedback {
+/// The settings of adaptive prototypical feedback.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Adaptive {
+    /// The part of the images that is drawn at random. Published: 0.75, 0.9.
+    pub base_rate: f64,
+    /// The probability with which these are mixed with each other, and those of a pair. Published: 0.6, 0.2.
+    pub mixing: f64,
+    /// The largest share of the second image where they are mixed. Published: 0.6.
+    pub most: f64,
+    /// α of Beta(α, α), from which the share in a pair is drawn. Published: 0.4.
+    pub alpha: f64,
+}
+
+impl Adaptive {
     fn published(base_rate: f64, mixing: f64) -> Self {
-        Self::Adaptive {
+        Self {
             base_rate,
             mixing,
             most: 0.6,
             alpha: 0.4,
         }
+    }
+
+    /// Checks the settings.
+    ///
+    /// # Errors
+    /// Names the one that is wrong.
+    pub fn validate(&self) -> Result<()> {
+        let check = Checker::new("onpro.feedback");
+        for (field, value) in [
+            ("base_rate", self.base_rate),
+            ("mixing", self.mixing),
+            ("most", self.most),
+        ] {
+            check.within(field, value, 0.0..=1.0, "from 0 to 1")?;
+        }
+        let range = f64::MIN_POSITIVE..f64::INFINITY;
+        check.within("alpha", self.alpha, range, "a finite number above 0")
     }
 }
 
@@ -102,7 +125,8 @@ pub enum TaskBorders {
     /// memory alone is classified, without feedback in a task's first batch.
     #[default]
     Released,
-    /// Nowhere: each batch but the stream's first is learnt from as in later tasks. For streams without borders.
+    /// Nowhere: each batch but the stream's first is learnt from as in later tasks, with feedback as soon as there are
+    /// prototypes, from the third on. For streams without borders.
     None,
 }
 
@@ -166,7 +190,7 @@ impl OnProConfig {
         Self {
             buffer: 500,
             similarity_factor: 1.0,
-            feedback: Feedback::published(0.9, 0.2),
+            feedback: Feedback::Adaptive(Adaptive::published(0.9, 0.2)),
             ..Self::cifar10()
         }
     }
@@ -177,6 +201,11 @@ impl OnProConfig {
             buffer: 1000,
             ..Self::cifar100()
         }
+    }
+
+    /// The copies that go through the network: the prototypes alone are of the images themselves.
+    pub(crate) fn copies_compared(&self) -> usize {
+        if self.instance { self.copies } else { 1 }
     }
 
     /// What a preset of `onpro` says: always all copies and the published batches. A backbone that is pre-trained, which
@@ -215,7 +244,8 @@ impl Config for OnProConfig {
         check.positive("replay_per_class", self.replay_per_class)?;
         check.positive("projection", self.projection)?;
         if let Some(classes) = self.classes {
-            check.positive("classes", classes)?;
+            // Sixteen times as many pseudo-classes are the whole numbers that 32 bits of a float tell apart.
+            check.within("classes", classes, 1..=1 << 20, "from 1 to 2^20")?;
         }
         if ![1, 4, 16].contains(&self.copies) {
             return Err(Error::config("onpro.copies", self.copies, "1, 4 or 16"));
@@ -228,22 +258,13 @@ impl Config for OnProConfig {
             let range = f64::MIN_POSITIVE..f64::INFINITY;
             check.within(field, value, range, "a finite number above 0")?;
         }
-        if let Feedback::Adaptive {
-            base_rate,
-            mixing,
-            most,
-            alpha,
-        } = self.feedback
-        {
-            for (field, value) in [
-                ("feedback.base_rate", base_rate),
-                ("feedback.mixing", mixing),
-                ("feedback.most", most),
-            ] {
-                check.within(field, value, 0.0..=1.0, "from 0 to 1")?;
-            }
-            let range = f64::MIN_POSITIVE..f64::INFINITY;
-            check.within("feedback.alpha", alpha, range, "a finite number above 0")?;
+        if let Feedback::Adaptive(adaptive) = self.feedback {
+            adaptive.validate()?;
+        }
+        if self.recipe.augment.brightness != 0.0 {
+            let found = self.recipe.augment.brightness;
+            let expected = "0: views are made of normalised images";
+            return Err(Error::config("recipe.augment.brightness", found, expected));
         }
         if self.recipe.tuning != Tuning::Full {
             let expected = "`full`: it learns a representation";

@@ -1,12 +1,14 @@
-//! Adaptive prototypical feedback: what is replayed, by how close the prototypes of classes are (section 4.3 of the
-//! paper).
+//! Adaptive prototypical feedback: what is replayed, by how close the prototypes of classes are.
 //!
 //! All of it is numbers of slots in the memory; the images are put together on the device.
 
+use burn::tensor::{Tensor, TensorData};
 use everburn_core::Rng;
 use rand::RngExt as _;
 use rand::seq::{IndexedRandom as _, SliceRandom as _};
 use rand_distr::{Beta, Distribution as _};
+
+use crate::config::Adaptive;
 
 /// A replayed image: (1 − share)·first + share·second, by their slots in the memory.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -28,6 +30,20 @@ impl Mix {
             share: 0.0,
         }
     }
+}
+
+/// (1 − share)·first + share·second of images `[n, 3, height, width]`, for n shares.
+pub fn mix_images(first: Tensor<4>, second: Tensor<4>, shares: &[f32]) -> Tensor<4> {
+    let shares = TensorData::new(shares.to_vec(), [shares.len(), 1, 1, 1]);
+    let shares = Tensor::<4>::from_data(shares, &first.device());
+    first * (-shares.clone() + 1.0) + second * shares
+}
+
+/// The label of a mixed image for the instance loss, between those of its classes: (1 − share)·first + share·second.
+pub fn mix_labels(first: &[usize], second: &[usize], shares: &[f32]) -> Vec<f32> {
+    let pairs = first.iter().zip(second).zip(shares);
+    let mixed = pairs.map(|((a, b), share)| (1.0 - share) * *a as f32 + share * *b as f32);
+    mixed.collect()
 }
 
 /// Where feedback draws from: a generator, or a list of what another program drew.
@@ -138,19 +154,6 @@ pub fn pair_counts(probabilities: &[f64], count: usize, draws: &mut dyn Draws) -
     counts
 }
 
-/// The settings of [`crate::Feedback::Adaptive`].
-#[derive(Clone, Copy, Debug)]
-pub struct Adaptive {
-    /// The part of the images that is drawn at random.
-    pub base_rate: f64,
-    /// The probability of mixing.
-    pub mixing: f64,
-    /// The largest share of a second image among those.
-    pub most: f64,
-    /// α of the shares in a pair.
-    pub alpha: f64,
-}
-
 impl Adaptive {
     /// As many images as were drawn from the memory, whose slots have these classes: a part of the draw, and pairs of
     /// classes by the means of a step before. All are of the draw where there is no pair of classes to feed back.
@@ -170,7 +173,7 @@ impl Adaptive {
         let stored: Vec<usize> = stored.collect();
         let is_possible = means.classes.len() > 1 && !stored.is_empty();
         let base = match is_possible {
-            true => (drawn.len() as f64 * self.base_rate) as usize,
+            true => ((drawn.len() as f64 * self.base_rate) as usize).min(drawn.len()),
             false => drawn.len(),
         };
         let mut plan = self.from_draw(drawn, base, draws);

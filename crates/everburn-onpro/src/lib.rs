@@ -8,9 +8,9 @@
 //!
 //! 1. **Online prototype equilibrium.** The mean of a class's projections within a batch is its prototype. Prototypes of
 //!    two views attract each other, those of different classes repel each other: on the stream for new classes, on the
-//!    memory for all (equations 3 to 5).
+//!    memory for all.
 //! 2. **Adaptive prototypical feedback.** Classes whose prototypes are close are confused, so they are replayed more, mixed
-//!    with each other (section 4.3).
+//!    with each other.
 //! 3. **Instance-wise contrast** of rotated copies, from OCM (Guo, Liu, Zhao, ICML 2022).
 //!
 //! The memory is a reservoir; the classifier learns from it alone after the first task.
@@ -19,9 +19,9 @@ mod config;
 mod copies;
 mod feedback;
 mod loss;
+mod prototypes;
 mod step;
 
-use everburn_backend::{from_state, to_array};
 use everburn_core::{
     Batch, Borders, ClassId, Ctx, Error, Event, Footprint, Images, Key, Kind, Learner, Output,
     Reservoir, Result, SeenClasses, Spec, Stage, State, Step, StepLog, TaskId, TaskInfo,
@@ -30,14 +30,15 @@ use everburn_nn::{
     Config, Frozen, Method, Network, Replay, Settings, Tuning, from_value, to_value,
 };
 
-pub use config::{Feedback, OnProConfig, TaskBorders};
+pub use config::{Adaptive, Feedback, OnProConfig, TaskBorders};
 pub use copies::{copied_labels, copies};
-pub use feedback::{Adaptive, Draws, Means, Mix, pair_counts};
+pub use feedback::{Draws, Means, Mix, mix_images, mix_labels, pair_counts};
 pub use loss::{
     ClassAverage, equilibrium, instance_memory, instance_stream, mixed_cross_entropy, similarities,
 };
 
-use step::{Prototypes, Turn, update};
+use prototypes::Prototypes;
+use step::{Turn, update};
 
 /// OnPro, by name.
 pub const ONPRO: Method = Method {
@@ -94,7 +95,7 @@ impl OnPro {
             let found = config.projection;
             return Err(Error::config("onpro.projection", found, expected));
         }
-        copies::check_size(input.height, input.width, config.copies)?;
+        copies::check_size(input.height, input.width, config.copies_compared())?;
         let memory = Reservoir::new(config.buffer, config.reservoir);
         let mut replay = Replay::new(config.recipe.clone(), memory, frozen, key)?
             .with_projector(config.projection, key.child("projector"))?
@@ -148,30 +149,41 @@ impl OnPro {
         }
     }
 
-    /// What is to be done in a step.
-    fn turn(&self, step: &Step) -> Turn {
+    /// The classes met by the end of a batch, and which task was the first.
+    fn met_with(&self, labels: &[ClassId], step: &Step) -> (SeenClasses, Option<TaskId>) {
+        let mut met = self.met.clone();
+        for label in labels {
+            met.insert(*label);
+        }
+        let is_begin = self.met.is_empty();
+        (met, if is_begin { step.task } else { self.first_task })
+    }
+
+    /// What is to be done in a step, with so many classes met and this task as the first.
+    fn turn(&self, step: &Step, met: usize, first_task: Option<TaskId>) -> Turn {
         let by_task = self.config.borders == TaskBorders::Released;
-        let is_first_task = by_task && step.task == self.first_task;
+        let is_first_task = by_task && step.task == first_task;
         if is_first_task || self.memory().is_empty() {
             return Turn::First;
         }
         Turn::Later {
             // The released code's count of batches begins with each task.
             plain: by_task && step.index == 0,
-            images: (self.config.replay_batch).min(self.config.replay_per_class * self.met.len()),
+            images: (self.config.replay_batch)
+                .min(self.config.replay_per_class.saturating_mul(met)),
         }
     }
 }
 
 impl Learner for OnPro {
     fn spec(&self) -> Spec {
-        Spec {
-            borders: match self.config.borders {
-                TaskBorders::Released => Borders::Needed,
-                TaskBorders::None => Borders::NotNeeded,
+        match self.config.borders {
+            TaskBorders::Released => Spec {
+                borders: Borders::Needed,
+                without_borders: Some(format!("{}.borders = \"none\"", self.name)),
+                ..Spec::new(self.name)
             },
-            without_borders: Some(format!("{}.borders = \"none\"", self.name)),
-            ..Spec::new(self.name)
+            TaskBorders::None => Spec::new(self.name),
         }
     }
 
@@ -188,19 +200,22 @@ impl Learner for OnPro {
     }
 
     fn observe(&mut self, batch: &Batch, step: &Step, cx: &Ctx) -> Result<StepLog> {
+        if step.task.is_none() && self.config.borders == TaskBorders::Released {
+            let what = format!("{} without task borders", self.name);
+            let why = "the first task is learnt otherwise; `borders = \"none\"` is without them";
+            return Err(Error::unsupported(what, why));
+        }
         self.check_classes(&batch.labels)?;
-        if self.met.is_empty() {
-            self.first_task = step.task;
-        }
-        for label in &batch.labels {
-            self.met.insert(*label);
-        }
-        let turn = self.turn(step);
+        let (met, first_task) = self.met_with(&batch.labels, step);
+        let turn = self.turn(step, met.len(), first_task);
         let (config, prototypes) = (&self.config, &mut self.prototypes);
-        self.replay
+        let log = self
+            .replay
             .observe(self.name, batch, step, cx, |net, memory, key| {
                 update(config, net, memory, prototypes, turn, batch, key)
-            })
+            })?;
+        (self.met, self.first_task) = (met, first_task);
+        Ok(log)
     }
 
     fn predict(&self, images: &Images) -> Result<Output> {
@@ -218,11 +233,7 @@ impl Learner for OnPro {
         let mut state = self.replay.save()?;
         state.put_value("met", &self.met)?;
         state.put_value("first_task", self.first_task)?;
-        let classes = self.prototypes.as_ref().map(|known| &known.classes);
-        state.put_value("prototype_classes", classes)?;
-        if let Some(prototypes) = &self.prototypes {
-            state.put("prototypes", to_array(&prototypes.means)?);
-        }
+        Prototypes::save(self.prototypes.as_ref(), &mut state)?;
         Ok(state)
     }
 
@@ -230,30 +241,111 @@ impl Learner for OnPro {
         let met: SeenClasses = state.value("met")?;
         let first_task = state.value("first_task")?;
         let columns: SeenClasses = state.value("seen")?;
-        let prototypes = match state.value::<Option<Vec<usize>>>("prototype_classes")? {
-            None => None,
-            Some(classes) => {
-                let means = from_state::<2>(state, "prototypes", self.net().device())?;
-                let (found, expected) = (means.dims(), [classes.len(), self.config.projection]);
-                let is_known = classes.iter().all(|class| *class < columns.len());
-                if found != expected || !is_known || !classes.is_sorted() {
-                    let found = format!("{found:?} of classes {classes:?}");
-                    let expected = format!("{expected:?} of classes below {}", columns.len());
-                    return Err(Error::state("prototypes", found, expected));
-                }
-                Some(Prototypes { classes, means })
-            }
-        };
-        if let Some(class) = met
-            .as_slice()
-            .iter()
-            .find(|class| columns.index(**class).is_none())
-        {
+        let (width, device) = (self.config.projection, self.net().device());
+        let prototypes = Prototypes::restored(state, width, columns.len(), device)?;
+        let mut all = met.as_slice().iter();
+        if let Some(class) = all.find(|class| columns.index(**class).is_none()) {
             return Err(Error::state("met", class, "a class of the head"));
+        }
+        let mut numbered = columns.as_slice().iter().zip(0..);
+        if let Some(classes) = self.config.classes
+            && (columns.len() != classes || !numbered.all(|(class, number)| class.0 == number))
+        {
+            let expected = format!("all classes below {classes} in their order");
+            return Err(Error::state(
+                "seen",
+                format!("{:?}", columns.as_slice()),
+                expected,
+            ));
         }
         self.replay.restore(state)?;
         (self.met, self.first_task, self.prototypes) = (met, first_task, prototypes);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use everburn_backend::DeviceChoice;
+    use everburn_core::{ImageShape, View};
+    use everburn_nn::{Backbone, Normalise};
+
+    /// Batches of two images of two classes.
+    fn batch(classes: [u32; 2]) -> Batch {
+        let shape = ImageShape::new(8, 8, 3);
+        let images = Images::new(shape, vec![90; 2 * shape.bytes()]).unwrap();
+        Batch::new(images, classes.map(ClassId).to_vec(), View::Train).unwrap()
+    }
+
+    fn step(task: Option<u32>, index: usize) -> Step {
+        Step {
+            task: task.map(TaskId),
+            stage: 0,
+            epoch: 0,
+            epochs: 1,
+            index,
+            steps: 9,
+        }
+    }
+
+    #[test]
+    fn turns_and_images_follow_tasks_and_classes() {
+        let device = DeviceChoice::CPU.open().unwrap();
+        let key = Key::from_seed(1);
+        let backbone = Backbone::resnet18(2, 8, Normalise::HALF, key, &device).unwrap();
+        let config = OnProConfig {
+            replay_batch: 30,
+            projection: 8,
+            instance: false,
+            ..OnProConfig::cifar10()
+        };
+        let later = |plain, images| Turn::Later { plain, images };
+        // The first task need not be number 0, which may have been empty.
+        for (borders, turns) in [
+            (
+                TaskBorders::Released,
+                [
+                    Turn::First,
+                    Turn::First,
+                    later(true, 28),
+                    later(false, 28),
+                    later(true, 30),
+                ],
+            ),
+            (
+                TaskBorders::None,
+                [
+                    Turn::First,
+                    later(false, 14),
+                    later(false, 28),
+                    later(false, 28),
+                    later(false, 30),
+                ],
+            ),
+        ] {
+            let config = OnProConfig {
+                borders,
+                ..config.clone()
+            };
+            let frozen = Frozen::new(backbone.clone(), &device);
+            let mut learner = OnPro::new(config, frozen, key).unwrap();
+            let steps = [
+                (1, 0, [3, 9]),
+                (1, 1, [3, 9]),
+                (2, 0, [1, 5]),
+                (2, 1, [1, 5]),
+                (4, 0, [7, 7]),
+            ];
+            for ((task, index, classes), expected) in steps.into_iter().zip(turns) {
+                let step = step(Some(task), index);
+                let (met, first_task) = learner.met_with(&batch(classes).labels, &step);
+                let turn = learner.turn(&step, met.len(), first_task);
+                assert_eq!(turn, expected, "{borders:?}, {step:?}");
+                let cx = Ctx::new(key.at(u64::from(task)).at(index as u64));
+                learner.observe(&batch(classes), &step, &cx).unwrap();
+            }
+        }
     }
 }
 

@@ -43,7 +43,7 @@ impl ClassAverage {
     }
 }
 
-/// L_OPE of the prototypes p and p' of two views, `[classes, width]` each (equation 4 of the paper): each is to be
+/// L_OPE of the prototypes p and p' of two views, `[classes, width]` each: each is to be
 /// nearer to that of its class in the other view than to those of all other classes in both.
 pub fn equilibrium(first: Tensor<2>, second: Tensor<2>, temperature: f64) -> Tensor<1> {
     let [classes, _] = first.dims();

@@ -1,17 +1,19 @@
-//! One step: sections 3.5 and 3.6 of the official training loop, `train_task0` and `train_other_tasks`.
+//! One step, as the official training loop makes it in the first task (`train_task0`) and in later ones
+//! (`train_other_tasks`).
 
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::Tensor;
 use everburn_core::{Batch, ClassId, Error, Key, Reservoir, Result, SeenClasses};
 use everburn_nn::layers::unit_rows;
 use everburn_nn::{Live, Network, cross_entropy};
 use rand::RngExt as _;
 
-use crate::config::{Feedback, OnProConfig};
+use crate::config::{Adaptive, Feedback, OnProConfig};
 use crate::copies::{copied_labels, copies};
-use crate::feedback::{Adaptive, Means, Mix};
+use crate::feedback::{Means, Mix, mix_images, mix_labels};
 use crate::loss::{
     ClassAverage, equilibrium, instance_memory, instance_stream, mixed_cross_entropy, similarities,
 };
+use crate::prototypes::Prototypes;
 
 /// What is to be done in a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,23 +29,7 @@ pub(crate) enum Turn {
     },
 }
 
-/// The prototypes of the classes in a batch of the memory, the mean of both views.
-#[derive(Clone, Debug)]
-pub(crate) struct Prototypes {
-    /// The class of each row by its number of arrival, ascending.
-    pub(crate) classes: Vec<usize>,
-    /// `[classes, width]`, without a tape.
-    pub(crate) means: Tensor<2>,
-}
-
-impl Prototypes {
-    /// Bytes of the means.
-    pub(crate) fn bytes(&self) -> u64 {
-        4 * self.means.dims().iter().product::<usize>() as u64
-    }
-}
-
-/// One step on a batch of the stream and the memory as it was before.
+/// One step on a batch of the stream and the memory as it was before. It makes its views itself, whatever the batch's.
 pub(crate) fn update(
     config: &OnProConfig,
     net: &mut Network,
@@ -64,8 +50,10 @@ pub(crate) fn update(
         Turn::First => pass.first(batch, prototypes)?,
         Turn::Later { plain, images } => {
             let drawn = memory.draw_slots(images, key.child("draw"));
-            let plan = match prototypes {
-                Some(prototypes) if !plain => pass.plan(&drawn, prototypes)?,
+            let plan = match (config.feedback, &prototypes) {
+                (Feedback::Adaptive(adaptive), Some(known)) if !plain => {
+                    pass.plan(adaptive, &drawn, known)?
+                }
                 _ => drawn.iter().copied().map(Mix::plain).collect(),
             };
             pass.later(batch, &drawn, &plan, prototypes)?
@@ -159,11 +147,8 @@ impl Pass<'_> {
                 terms.extend(self.stream_terms(&stream, &classes, factor));
             }
             if let Some(memory) = compared.next() {
-                let mixes = first.iter().zip(&second).zip(&shares);
-                let labels =
-                    mixes.map(|((a, b), share)| (1.0 - share) * *a as f32 + share * *b as f32);
-                let labels =
-                    copied_labels(&labels.collect::<Vec<_>>(), self.seen.len(), config.copies);
+                let labels = mix_labels(&first, &second, &shares);
+                let labels = copied_labels(&labels, self.seen.len(), config.copies);
                 let similarity = self.similarity(&memory, "memory", factor);
                 terms.push(instance_memory(
                     similarity,
@@ -229,22 +214,12 @@ impl Pass<'_> {
     }
 
     /// What is replayed in place of a draw from the memory.
-    fn plan(&self, drawn: &[usize], prototypes: &Prototypes) -> Result<Vec<Mix>> {
-        let Feedback::Adaptive {
-            base_rate,
-            mixing,
-            most,
-            alpha,
-        } = self.config.feedback
-        else {
-            return Ok(drawn.iter().copied().map(Mix::plain).collect());
-        };
-        let adaptive = Adaptive {
-            base_rate,
-            mixing,
-            most,
-            alpha,
-        };
+    fn plan(
+        &self,
+        adaptive: Adaptive,
+        drawn: &[usize],
+        prototypes: &Prototypes,
+    ) -> Result<Vec<Mix>> {
         let rows = everburn_backend::to_vec(&prototypes.means)?;
         let means = Means {
             classes: &prototypes.classes,
@@ -264,18 +239,12 @@ impl Pass<'_> {
         }
         let second = images(plan.iter().map(|mix| mix.second).collect())?;
         let shares: Vec<f32> = plan.iter().map(|mix| mix.share).collect();
-        let shares = TensorData::new(shares, [plan.len(), 1, 1, 1]);
-        let shares = Tensor::<4>::from_data(shares, &first.device());
-        Ok(first * (-shares.clone() + 1.0) + second * shares)
+        Ok(mix_images(first, second, &shares))
     }
 
     /// Images with their copies and the second views of all, part after part, in one pass through the network.
     fn compare(&mut self, parts: Vec<(Tensor<4>, Key)>) -> Result<Vec<Compared>> {
-        let count = match self.config.instance {
-            true => self.config.copies,
-            // The prototypes are of the images alone.
-            false => 1,
-        };
+        let count = self.config.copies_compared();
         let (mut all, mut sizes) = (Vec::new(), Vec::new());
         for (images, key) in parts {
             sizes.push(images.dims()[0]);

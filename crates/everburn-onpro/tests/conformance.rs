@@ -35,6 +35,8 @@ fn bare() -> Subject {
         .on_cpu_only()
 }
 
-everburn_conformance::suite!(onpro: toy(ONPRO));
+// Sixteen copies are a quarter of an hour of compiling shaders and adding up on software Vulkan.
+everburn_conformance::suite!(onpro: toy(ONPRO).on_cpu_only());
+everburn_conformance::suite!(onpro_small: toy(ONPRO_SMALL));
 everburn_conformance::suite!(onpro_borderless: borderless());
 everburn_conformance::suite!(onpro_bare: bare());

@@ -6,9 +6,10 @@ use std::collections::VecDeque;
 use burn::tensor::Tensor;
 use everburn_backend::to_vec;
 use everburn_nn::layers::unit_rows;
+use everburn_nn::targets;
 use everburn_onpro::{
     Adaptive, ClassAverage, Draws, Means, Mix, copied_labels, copies, equilibrium, instance_memory,
-    instance_stream, mixed_cross_entropy, pair_counts, similarities,
+    instance_stream, mix_images, mix_labels, mixed_cross_entropy, pair_counts, similarities,
 };
 use everburn_testkit::{Golden, golden, slack, test_devices};
 use serde_json::Value;
@@ -295,14 +296,7 @@ fn feedback_is_that_of_the_official_code() {
 /// The official batch of a plan: images, classes and shares.
 fn check_plan(golden: &Golden, case: &str, plan: &[Mix], slot_classes: &[usize]) {
     let name = |part: &str| format!("{case}.{part}");
-    let images = golden.f32("apf.buffer_x");
-    let size = images.len() / slot_classes.len();
-    let image = |slot: usize| &images[slot * size..(slot + 1) * size];
-    let mixed = plan.iter().flat_map(|mix| {
-        let pixels = image(mix.first).iter().zip(image(mix.second));
-        pixels.map(|(a, b)| (1.0 - mix.share) * a + mix.share * b)
-    });
-    let near = |found: Vec<f32>, expected: Vec<f64>| {
+    let near = |found: &[f32], expected: Vec<f64>| {
         assert_eq!(found.len(), expected.len());
         for (found, expected) in found.iter().zip(expected) {
             assert!(
@@ -311,18 +305,26 @@ fn check_plan(golden: &Golden, case: &str, plan: &[Mix], slot_classes: &[usize])
             );
         }
     };
-    near(mixed.collect(), golden.f64(&name("out_x")));
-    let classes = |mix: &Mix| [mix.first, mix.second].map(|slot| slot_classes[slot] as f32);
-    let labels = plan.iter().flat_map(|mix| {
-        let [first, second] = classes(mix);
-        [first, second, mix.share]
+    let shares: Vec<f32> = plan.iter().map(|mix| mix.share).collect();
+    let [first, second] = [|mix: &Mix| mix.first, |mix: &Mix| mix.second]
+        .map(|slot| plan.iter().map(slot).collect::<Vec<usize>>());
+    for (_, device) in test_devices() {
+        let images = golden.tensor::<4>("apf.buffer_x", &device);
+        let of = |slots: &[usize]| images.clone().select(0, targets(slots, &device));
+        let mixed = mix_images(of(&first), of(&second), &shares);
+        near(&to_vec(&mixed).unwrap(), golden.f64(&name("out_x")));
+    }
+    let [first, second] = [first, second].map(|slots| {
+        slots
+            .iter()
+            .map(|slot| slot_classes[*slot])
+            .collect::<Vec<_>>()
     });
-    near(labels.collect(), golden.f64(&name("out_mix")));
-    let scalars = plan.iter().map(|mix| {
-        let [first, second] = classes(mix);
-        (1.0 - mix.share) * first + mix.share * second
-    });
-    near(scalars.collect(), golden.f64(&name("out_label_scalar")));
+    let classes = first.iter().zip(&second).zip(&shares);
+    let labels = classes.flat_map(|((a, b), share)| [*a as f32, *b as f32, *share]);
+    near(&labels.collect::<Vec<_>>(), golden.f64(&name("out_mix")));
+    let scalars = mix_labels(&first, &second, &shares);
+    near(&scalars, golden.f64(&name("out_label_scalar")));
 }
 
 #[test]

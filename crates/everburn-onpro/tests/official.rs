@@ -3,17 +3,18 @@
 //! `official/steps.safetensors` was made with `TrainLearner`, `Buffer` and `ResNet` of weilllllls/OnPro at a92f8ae, run in
 //! 64 bits on a CPU with what is random made certain: views are the images themselves, a draw is the whole memory, nothing
 //! is mixed, features have one number more than projections. So it says nothing of the draws, which golden case `onpro`
-//! has, but all about what is put through the network together, which losses there are when, and how weights, moments and
-//! running statistics follow.
+//! has, but all about what is put through the network together, which losses there are when, and how weights and running
+//! statistics follow. `official/make.py` makes it.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+use everburn_backend::DeviceChoice;
 use everburn_core::{
     Array, Batch, ClassId, Ctx, Event, ImageShape, Images, Key, Learner, Stage, State, Step,
     TaskId, TaskInfo, Values, View,
 };
 use everburn_nn::{Augment, Backbone, Frozen, Normalise};
-use everburn_onpro::{Feedback, OnPro, OnProConfig};
-use everburn_testkit::{Golden, test_devices};
+use everburn_onpro::{Adaptive, Feedback, OnPro, OnProConfig};
+use everburn_testkit::Golden;
 
 fn size(golden: &Golden, name: &str) -> usize {
     golden.meta("hyper")[name].as_u64().unwrap() as usize
@@ -97,68 +98,74 @@ fn six_steps_are_those_of_the_official_loop() {
         replay_batch: 60,
         replay_per_class: 60,
         projection: size(&golden, "width"),
-        feedback: Feedback::Adaptive {
+        feedback: Feedback::Adaptive(Adaptive {
             base_rate: 1.0,
             mixing: 0.0,
             most: 0.6,
             alpha: 0.4,
-        },
+        }),
         classes: Some(classes),
         ..OnProConfig::cifar10()
     };
     config.recipe.augment = Augment::default();
-    for (choice, device) in test_devices() {
-        let key = Key::from_seed(1);
-        let filters = size(&golden, "filters");
-        let backbone = Backbone::resnet18(filters, side, Normalise::HALF, key, &device).unwrap();
-        let mut learner = OnPro::new(config.clone(), Frozen::new(backbone, &device), key).unwrap();
-        let state = with_weights(&golden, "begin.", learner.save().unwrap());
-        learner.restore(&state).unwrap();
-
-        let expected = golden.f64("losses");
-        let mut losses = Vec::new();
-        for task in 0..2_usize {
-            let info = TaskInfo {
-                task: TaskId(task as u32),
-                classes: vec![ClassId(2 * task as u32), ClassId(2 * task as u32 + 1)],
-                seen: 2 * (task + 1),
-                samples: batch * batches,
-                single_pass: true,
+    let (key, filters) = (Key::from_seed(1), size(&golden, "filters"));
+    // What is under test is what a step is made of, not kernels: one device, on which it is quick.
+    let device = DeviceChoice::CPU.open().unwrap();
+    let backbone = Backbone::resnet18(filters, side, Normalise::HALF, key, &device).unwrap();
+    let mut learner = OnPro::new(config, Frozen::new(backbone, &device), key).unwrap();
+    let begin = with_weights(&golden, "begin.", learner.save().unwrap());
+    learner.restore(&begin).unwrap();
+    let mut losses = Vec::new();
+    for task in 0..2_u32 {
+        let info = TaskInfo {
+            task: TaskId(task),
+            classes: vec![ClassId(2 * task), ClassId(2 * task + 1)],
+            seen: 2 * (task as usize + 1),
+            samples: batch * batches,
+            single_pass: true,
+        };
+        let stage: Stage = learner.stages(Some(&info)).remove(0);
+        let cx = Ctx::new(key);
+        learner.on(&Event::TaskBegin(info), &cx).unwrap();
+        learner.on(&Event::StageBegin(stage), &cx).unwrap();
+        for index in 0..batches {
+            let first = (task as usize * batches + index) * batch;
+            let chosen: Vec<usize> = (first..first + batch).collect();
+            let images = images.select(&chosen).unwrap();
+            let labels = labels[first..first + batch].to_vec();
+            let step = Step {
+                task: Some(TaskId(task)),
+                stage: 0,
+                epoch: 0,
+                epochs: 1,
+                index,
+                steps: batches,
             };
-            let stage: Stage = learner.stages(Some(&info)).remove(0);
-            let cx = Ctx::new(key);
-            learner.on(&Event::TaskBegin(info), &cx).unwrap();
-            learner.on(&Event::StageBegin(stage), &cx).unwrap();
-            for index in 0..batches {
-                let first = (task * batches + index) * batch;
-                let chosen: Vec<usize> = (first..first + batch).collect();
-                let images = images.select(&chosen).unwrap();
-                let labels = labels[first..first + batch].to_vec();
-                let step = Step {
-                    task: Some(TaskId(task as u32)),
-                    stage: 0,
-                    epoch: 0,
-                    epochs: 1,
-                    index,
-                    steps: batches,
-                };
-                let batch = Batch::new(images, labels, View::Train).unwrap();
-                losses.extend(learner.observe(&batch, &step, &cx).unwrap().loss);
-            }
-            let found = learner.predict(&images).unwrap();
-            let logits = golden.f64(&format!("logits.{task}"));
-            let largest = logits.iter().fold(0.0_f64, |a, b| a.max(b.abs()));
-            for (found, expected) in found.scores().iter().zip(logits) {
-                let error = (f64::from(*found) - expected).abs() / largest;
-                assert!(error < 2e-2, "{choice}, task {task}: {found} {expected}");
-            }
+            let batch = Batch::new(images, labels, View::Train).unwrap();
+            losses.extend(learner.observe(&batch, &step, &cx).unwrap().loss);
         }
-        // Asynchronous devices tell their losses late.
-        for (number, (found, expected)) in losses.iter().zip(&expected).enumerate() {
-            let error = (f64::from(*found) / expected - 1.0).abs();
-            assert!(error < 1e-3, "{choice}, step {number}: {found} {expected}");
-        }
-        check_end(&golden, &learner, &state);
+        // Adam's steps are as long where a gradient is little but rounding: after three, some weights differ.
+        let logits = golden.f64(&format!("logits.{task}"));
+        let largest = logits.iter().fold(0.0_f64, |a, b| a.max(b.abs()));
+        near(
+            learner.predict(&images).unwrap().scores(),
+            &logits,
+            5e-3 * largest,
+        );
+    }
+    let expected = golden.f64("losses");
+    near(&losses, &expected, 1e-4 * expected[0]);
+    check_end(&golden, &learner, &begin);
+}
+
+fn near(found: &[f32], expected: &[f64], tolerance: f64) {
+    assert_eq!(found.len(), expected.len());
+    for (number, (found, expected)) in found.iter().zip(expected).enumerate() {
+        let error = (f64::from(*found) - expected).abs();
+        assert!(
+            error < tolerance,
+            "{number}: {found} {expected}, of {tolerance}"
+        );
     }
 }
 
@@ -181,13 +188,5 @@ fn check_end(golden: &Golden, learner: &OnPro, begin: &State) {
         }
     }
     assert!(wrong < 1e-4 * way, "{wrong} of {way}");
-    let means = golden.f64("means");
-    let found = values(&state, "prototypes");
-    assert_eq!(found.len(), means.len());
-    for (found, expected) in found.iter().zip(means) {
-        assert!(
-            (f64::from(*found) - expected).abs() < 2e-3,
-            "{found} {expected}"
-        );
-    }
+    near(&values(&state, "prototypes"), &golden.f64("means"), 1e-3);
 }

@@ -41,6 +41,7 @@ impl Learner for Recorder {
             } else {
                 Borders::NotNeeded
             },
+            without_borders: self.borders.then(|| "recorder.borders = false".to_owned()),
             offline: self.offline,
             ..Spec::new("recorder")
         }
@@ -315,10 +316,10 @@ fn what_a_stream_cannot_give_is_refused_before_it_starts() {
         borders: true,
         ..Recorder::default()
     };
+    let message = refused("si-blurry", needs.clone()).unwrap();
     assert!(
-        refused("si-blurry", needs.clone())
-            .unwrap()
-            .contains("`si-blurry+borders`")
+        message.contains("`si-blurry+borders`, or with `recorder.borders = false`"),
+        "{message}"
     );
     assert_eq!(refused("si-blurry+borders", needs), None);
     let offline = Recorder {
