@@ -478,8 +478,8 @@ mod tests {
                 continue;
             }
             changed += 1;
-            for place in 0..12 {
-                assert!((new[place] - luma(old, place % 4)).abs() < 1e-6);
+            for (place, new) in new.iter().enumerate() {
+                assert!((new - luma(old, place % 4)).abs() < 1e-6);
             }
         }
         // 99.9 % of Binomial(400, 1/4).

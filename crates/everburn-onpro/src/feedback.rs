@@ -176,7 +176,7 @@ impl Adaptive {
             true => ((drawn.len() as f64 * self.base_rate) as usize).min(drawn.len()),
             false => drawn.len(),
         };
-        let mut plan = self.from_draw(drawn, base, draws);
+        let mut plan = self.of_draw(drawn, base, draws);
         if base == drawn.len() {
             return plan;
         }
@@ -206,7 +206,7 @@ impl Adaptive {
     }
 
     /// `count` of the draw, mixed with each other or not.
-    fn from_draw(&self, drawn: &[usize], count: usize, draws: &mut dyn Draws) -> Vec<Mix> {
+    fn of_draw(&self, drawn: &[usize], count: usize, draws: &mut dyn Draws) -> Vec<Mix> {
         let chosen = draws.distinct(drawn.len(), count);
         let chosen: Vec<usize> = chosen.into_iter().map(|place| drawn[place]).collect();
         if draws.coin() >= self.mixing {
