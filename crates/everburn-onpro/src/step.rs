@@ -122,16 +122,11 @@ impl Pass<'_> {
         prototypes: &mut Option<Prototypes>,
     ) -> Result<Tensor<1>> {
         let replayed = self.mixed(plan)?;
-        let classes_of = |slots: Vec<usize>| -> Result<Vec<usize>> {
-            self.numbers(
-                &slots
-                    .iter()
-                    .map(|slot| self.memory.labels()[*slot])
-                    .collect::<Vec<_>>(),
-            )
+        let classes_of = |slot: fn(&Mix) -> usize| {
+            let labels = plan.iter().map(|mix| self.memory.labels()[slot(mix)]);
+            self.numbers(&labels.collect::<Vec<_>>())
         };
-        let first = classes_of(plan.iter().map(|mix| mix.first).collect())?;
-        let second = classes_of(plan.iter().map(|mix| mix.second).collect())?;
+        let (first, second) = (classes_of(|mix| mix.first)?, classes_of(|mix| mix.second)?);
         let shares: Vec<f32> = plan.iter().map(|mix| mix.share).collect();
         let (config, mut terms) = (self.config, Vec::new());
         let factor = config.similarity_factor;
@@ -232,12 +227,15 @@ impl Pass<'_> {
 
     /// The images of a plan, `[images, 3, height, width]`.
     fn mixed(&self, plan: &[Mix]) -> Result<Tensor<4>> {
-        let images = |slots: Vec<usize>| self.live.pixels(&self.memory.select(&slots)?.0);
-        let first = images(plan.iter().map(|mix| mix.first).collect())?;
+        let images = |slot: fn(&Mix) -> usize| {
+            let slots: Vec<usize> = plan.iter().map(slot).collect();
+            self.live.pixels(&self.memory.select(&slots)?.0)
+        };
+        let first = images(|mix| mix.first)?;
         if plan.iter().all(|mix| mix.share == 0.0) {
             return Ok(first);
         }
-        let second = images(plan.iter().map(|mix| mix.second).collect())?;
+        let second = images(|mix| mix.second)?;
         let shares: Vec<f32> = plan.iter().map(|mix| mix.share).collect();
         Ok(mix_images(first, second, &shares))
     }
@@ -271,14 +269,10 @@ impl Pass<'_> {
     /// Similarities with a part of the features that is drawn for each step.
     fn similarity(&self, of: &Compared, name: &str, factor: f64) -> Tensor<2> {
         let [dim, width] = [&of.features, &of.projections].map(|rows| rows.dims()[1]);
+        let mut rng = self.key.child("offset").child(name).rng();
         let offset = match dim - width {
             0 => 0,
-            more => self
-                .key
-                .child("offset")
-                .child(name)
-                .rng()
-                .random_range(0..more),
+            more => rng.random_range(0..more),
         };
         similarities(of.projections.clone(), of.features.clone(), offset, factor)
     }
