@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use burn::tensor::Tensor;
-use everburn_backend::DeviceChoice;
+use everburn_backend::{DeviceChoice, use_this_thread};
 use everburn_core::{
     Batch, ClassId, Ctx, Error, Event, ImageShape, Images, Key, Learner, Result, Step, TaskId,
     TaskInfo, View,
@@ -21,6 +21,7 @@ const BATCH: usize = 10;
 const TIMES: usize = 9;
 
 fn main() -> Result<()> {
+    use_this_thread();
     let filters = match std::env::args().nth(1) {
         None => 8,
         Some(text) => text
