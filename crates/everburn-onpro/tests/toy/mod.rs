@@ -1,25 +1,25 @@
 //! What the tests of OnPro share.
-#![allow(dead_code, clippy::unwrap_used)]
+#![allow(clippy::unwrap_used)]
 
 use burn::tensor::{Device, Tensor};
 use everburn_backend::{DeviceChoice, to_vec};
 use everburn_onpro::Adaptive;
 
-pub fn device() -> Device {
+pub(crate) fn device() -> Device {
     DeviceChoice::CPU.open().unwrap()
 }
 
 /// A loss as a number.
-pub fn number_of(loss: Tensor<1>) -> f64 {
+pub(crate) fn number_of(loss: Tensor<1>) -> f64 {
     f64::from(to_vec(&loss).unwrap()[0])
 }
 
-pub fn near(found: f64, expected: f64, tolerance: f64) {
+pub(crate) fn near(found: f64, expected: f64, tolerance: f64) {
     assert!((found - expected).abs() < tolerance, "{found} {expected}");
 }
 
 /// Feedback with the published shares.
-pub fn adaptive(base_rate: f64, mixing: f64) -> Adaptive {
+pub(crate) fn adaptive(base_rate: f64, mixing: f64) -> Adaptive {
     Adaptive {
         base_rate,
         mixing,
