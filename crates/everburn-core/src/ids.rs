@@ -3,6 +3,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::{Error, Result};
+
 /// A class, by its number in the data set (not by the order of arrival; see [`SeenClasses`]).
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
@@ -53,6 +55,18 @@ impl SeenClasses {
     /// The number of a class, or `None` if it has not been met.
     pub fn index(&self, class: ClassId) -> Option<usize> {
         self.index.get(&class).copied()
+    }
+
+    /// The numbers of classes.
+    ///
+    /// # Errors
+    /// Names the first that has not been met.
+    pub fn indices(&self, classes: &[ClassId]) -> Result<Vec<usize>> {
+        let number = |class: &ClassId| {
+            let number = self.index(*class);
+            number.ok_or_else(|| Error::input("a label", class, "a class that has been seen"))
+        };
+        classes.iter().map(number).collect()
     }
 
     /// How many classes have been met.

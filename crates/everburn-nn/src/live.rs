@@ -49,12 +49,7 @@ pub(crate) fn columns(
     labels: &[ClassId],
     device: &Device,
 ) -> Result<Tensor<1, Int>> {
-    let number = |class: &ClassId| {
-        let column = seen.index(*class);
-        column.ok_or_else(|| Error::input("a label", class, "a class that has been seen"))
-    };
-    let numbers = labels.iter().map(number).collect::<Result<Vec<_>>>()?;
-    Ok(targets(&numbers, device))
+    Ok(targets(&seen.indices(labels)?, device))
 }
 
 impl Live<'_> {
@@ -149,9 +144,13 @@ impl Live<'_> {
     /// # Errors
     /// If the images do not fit.
     pub fn pixels(&self, images: &Images) -> Result<Tensor<4>> {
-        let backbone = self.frozen.backbone();
-        let load = || backbone.load(images, self.device);
-        Ok(backbone.normalise(timed(Part::Read, self.device, load)?))
+        Ok((self.frozen.backbone()).normalise(self.loaded(images)?))
+    }
+
+    /// Images with values in 0..=1.
+    fn loaded(&self, images: &Images) -> Result<Tensor<4>> {
+        let load = || self.frozen.backbone().load(images, self.device);
+        timed(Part::Read, self.device, load)
     }
 
     /// [`pixels`](Self::pixels), augmented or not.
@@ -159,26 +158,15 @@ impl Live<'_> {
         if !augmented {
             return self.pixels(images);
         }
-        let backbone = self.frozen.backbone();
-        let load = || backbone.load(images, self.device);
-        let pixels = timed(Part::Read, self.device, load)?;
-        let augment = || self.augment.apply(pixels, key.child("augment"));
-        Ok(backbone.normalise(timed(Part::Augment, self.device, augment)))
+        let pixels = self.augment(self.loaded(images)?, key.child("augment"));
+        Ok(self.frozen.backbone().normalise(pixels))
     }
 
-    /// Augments images as the backbone takes them, `[batch, 3, height, width]`, by the network's policy: being
-    /// normalised, they are padded with the mean colour, and cannot change their brightness.
+    /// Augments images `[batch, 3, height, width]` by the network's policy. Normalised ones are padded with the mean
+    /// colour, and cannot change their brightness.
     pub fn augment(&self, pixels: Tensor<4>, key: Key) -> Tensor<4> {
         let augment = || self.augment.apply(pixels, key);
         timed(Part::Augment, self.device, augment)
-    }
-
-    /// The numbers of the labels' columns, `[batch]`.
-    ///
-    /// # Errors
-    /// If a class has not been seen.
-    pub fn targets(&self, labels: &[ClassId]) -> Result<Tensor<1, Int>> {
-        columns(self.seen, labels, self.device)
     }
 
     /// Mean cross-entropy of a batch over all classes seen, in train mode. `key` as for

@@ -317,30 +317,29 @@ impl Network {
 
     /// Gives every class that is new a row of the head.
     pub fn see(&mut self, classes: &[ClassId]) {
+        let first = self.seen.len();
         for class in classes {
-            if self.seen.index(*class).is_none() {
-                let row = self.seen.insert(*class);
-                self.grow(row);
-            }
+            self.seen.insert(*class);
         }
-    }
-
-    fn grow(&mut self, row: usize) {
-        let (dim, key) = (self.frozen.backbone().dim(), self.head_key.at(row as u64));
-        let (weight, bias) = self.head_init.row(dim, key, &self.device);
-        let bias = self.classifier.has_bias().then_some(bias);
-        let (weight, bias) = match self.trained.head.take() {
-            None => (weight, bias),
-            Some(old) => (
-                Tensor::cat(vec![old.weight.val(), weight], 0),
-                old.bias
-                    .zip(bias)
-                    .map(|(old, new)| Tensor::cat(vec![old.val(), new], 0)),
-            ),
-        };
+        if self.seen.len() == first {
+            return;
+        }
+        let (dim, old) = (self.frozen.backbone().dim(), self.trained.head.take());
+        let (mut weights, mut biases) = (Vec::new(), Vec::new());
+        if let Some(old) = old {
+            weights.push(old.weight.val());
+            biases.extend(old.bias.map(|bias| bias.val()));
+        }
+        for row in first..self.seen.len() {
+            let key = self.head_key.at(row as u64);
+            let (weight, bias) = self.head_init.row(dim, key, &self.device);
+            weights.push(weight);
+            biases.push(bias);
+        }
+        let bias = || Param::from_tensor(Tensor::cat(biases, 0));
         self.trained.head = Some(Head {
-            weight: Param::from_tensor(weight),
-            bias: bias.map(Param::from_tensor),
+            weight: Param::from_tensor(Tensor::cat(weights, 0)),
+            bias: self.classifier.has_bias().then(bias),
         });
     }
 

@@ -41,7 +41,7 @@ fn main() -> Result<()> {
     passes(&small, &frozen)
 }
 
-/// Learners without one part or all, after two tasks have begun.
+/// Learners without one part or more, in the fifth task.
 fn parts(small: &OnProConfig, frozen: &Frozen) -> Result<()> {
     let without = |equilibrium: bool, instance: bool, feedback: Feedback| OnProConfig {
         equilibrium,

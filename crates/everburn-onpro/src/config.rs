@@ -37,8 +37,8 @@ pub struct OnProConfig {
     /// statistics. Published: yes.
     #[serde(default = "yes")]
     pub instance: bool,
-    /// What is replayed after the first task. Published: adaptive, with a base rate of 0.75 and mixing of 0.6 (CIFAR-10), 0.9 and 0.2
-    /// (CIFAR-100, Tiny-ImageNet).
+    /// What is replayed after the first task. Published: adaptive, with a base rate of 0.75 and mixing of 0.6
+    /// (CIFAR-10), 0.9 and 0.2 (CIFAR-100, Tiny-ImageNet).
     #[serde(default)]
     pub feedback: Feedback,
     /// How the memory decides what to keep. Published: the code's batched rule.

@@ -26,9 +26,7 @@ use everburn_core::{
     Batch, Borders, ClassId, Ctx, Error, Event, Footprint, Images, Key, Kind, Learner, Output,
     Reservoir, Result, SeenClasses, Spec, Stage, State, Step, StepLog, TaskId, TaskInfo,
 };
-use everburn_nn::{
-    Config, Frozen, Method, Network, Replay, Settings, Tuning, from_value, to_value,
-};
+use everburn_nn::{Config, Frozen, Method, Replay, Settings, Tuning, from_value, to_value};
 
 pub use config::{Adaptive, Feedback, OnProConfig, TaskBorders};
 pub use copies::{copied_labels, copies};
@@ -128,11 +126,6 @@ impl OnPro {
     /// What it remembers.
     pub fn memory(&self) -> &Reservoir {
         self.replay.memory()
-    }
-
-    /// The network.
-    pub fn net(&self) -> &Network {
-        self.replay.net()
     }
 
     /// Checks that classes have their place in a head of a size that was set.
@@ -241,7 +234,7 @@ impl Learner for OnPro {
         let met: SeenClasses = state.value("met")?;
         let first_task = state.value("first_task")?;
         let columns: SeenClasses = state.value("seen")?;
-        let (width, device) = (self.config.projection, self.net().device());
+        let (width, device) = (self.config.projection, self.replay.net().device());
         let prototypes = Prototypes::restored(state, width, columns.len(), device)?;
         let mut all = met.as_slice().iter();
         if let Some(class) = all.find(|class| columns.index(**class).is_none()) {

@@ -43,8 +43,8 @@ impl ClassAverage {
     }
 }
 
-/// L_OPE of the prototypes p and p' of two views, `[classes, width]` each: each is to be
-/// nearer to that of its class in the other view than to those of all other classes in both.
+/// L_OPE of the prototypes p and p' of two views, `[classes, width]` each (the paper's online prototype equilibrium, the
+/// code's `OPELoss`): each is to be nearer to that of its class in the other view than to those of all other classes in both.
 pub fn equilibrium(first: Tensor<2>, second: Tensor<2>, temperature: f64) -> Tensor<1> {
     let [classes, _] = first.dims();
     let (rows, device) = (2 * classes, first.device());
@@ -57,7 +57,7 @@ pub fn equilibrium(first: Tensor<2>, second: Tensor<2>, temperature: f64) -> Ten
         .neg()
 }
 
-/// Similarities of n images: λ·(ẑ·f̂[o..o+w]ᵀ + ẑ·ẑᵀ), `[n, n]`. `projections` ẑ `[n, w]` and `features` f̂
+/// Similarities of n images, as the official loop has them from OCM: λ·(ẑ·f̂[o..o+w]ᵀ + ẑ·ẑᵀ), `[n, n]`. `projections` ẑ `[n, w]` and `features` f̂
 /// `[n, dim]` have rows of length 1, which the part of the features has not.
 pub fn similarities(
     projections: Tensor<2>,
@@ -115,7 +115,7 @@ fn positives(labels: &[f32], device: &Device) -> Tensor<2> {
 
 /// True where row and column are the same.
 fn diagonal(rows: usize, device: &Device) -> Tensor<2, Bool> {
-    Tensor::<2>::eye(rows, device).greater_elem(0.5)
+    Tensor::<2>::eye(rows, device).bool()
 }
 
 /// The number of the other view of each row, `[rows, 1]`.
@@ -124,7 +124,7 @@ fn partners(rows: usize, device: &Device) -> Tensor<2, Int> {
     targets(&partners, device).reshape([rows, 1])
 }
 
-/// Mean of (1 − λ)·CE(a) + λ·CE(b) of logits `[n, classes]`, for the numbers a and b of two classes and λ, n each.
+/// The code's `loss_mixup`: mean of (1 − λ)·CE(a) + λ·CE(b) of logits `[n, classes]`, for the numbers a and b of two classes and λ, n each.
 pub fn mixed_cross_entropy(
     logits: Tensor<2>,
     first: &[usize],

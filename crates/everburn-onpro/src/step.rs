@@ -4,7 +4,7 @@
 use burn::tensor::Tensor;
 use everburn_core::{Batch, ClassId, Error, Key, Reservoir, Result, SeenClasses};
 use everburn_nn::layers::unit_rows;
-use everburn_nn::{Live, Network, cross_entropy};
+use everburn_nn::{Live, Network, cross_entropy, targets};
 use rand::RngExt as _;
 
 use crate::config::{Adaptive, Feedback, OnProConfig};
@@ -108,7 +108,8 @@ impl Pass<'_> {
         }
         let views = self.live.augment(images, self.key.child("classified"));
         let logits = self.logits(views)?;
-        terms.push(cross_entropy(logits, self.live.targets(&batch.labels)?));
+        let targets = targets(&classes, &logits.device());
+        terms.push(cross_entropy(logits, targets));
         total(terms)
     }
 
@@ -286,11 +287,7 @@ impl Pass<'_> {
 
     /// The numbers of classes in the order of their arrival, which are the head's columns.
     fn numbers(&self, labels: &[ClassId]) -> Result<Vec<usize>> {
-        let number = |label: &ClassId| {
-            let number = self.seen.index(*label);
-            number.ok_or_else(|| Error::input("a label", label, "a class that has been seen"))
-        };
-        labels.iter().map(number).collect()
+        self.seen.indices(labels)
     }
 }
 

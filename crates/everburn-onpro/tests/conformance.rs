@@ -35,7 +35,7 @@ fn bare() -> Subject {
         .on_cpu_only()
 }
 
-// Sixteen copies are a quarter of an hour of compiling shaders and adding up on software Vulkan.
+// Sixteen copies take minutes on software Vulkan.
 everburn_conformance::suite!(onpro: toy(ONPRO).on_cpu_only());
 everburn_conformance::suite!(onpro_small: toy(ONPRO_SMALL));
 everburn_conformance::suite!(onpro_borderless: borderless());

@@ -79,7 +79,7 @@ fn two_tasks() -> [Task; 2] {
     [task([2, 26], 1), task([6, 18], 2)]
 }
 
-/// The learner after each batch of two tasks, and what it says of its loss.
+/// The learner after each batch of two tasks, of which `change` may change some.
 fn states(config: &OnProConfig, flow: Flow, change: impl Fn(usize, &mut Batch)) -> Vec<State> {
     let mut learner = learner(config);
     let mut states = Vec::new();
@@ -163,12 +163,7 @@ fn feedback_begins_with_the_second_batch_of_the_second_task() {
         };
         states(&config, Flow::SinglePass, |_, _| {})
     };
-    let always = Feedback::Adaptive(Adaptive {
-        base_rate: 0.5,
-        mixing: 1.0,
-        most: 0.6,
-        alpha: 0.4,
-    });
+    let always = Feedback::Adaptive(adaptive(0.5, 1.0));
     for (borders, first) in [(TaskBorders::Released, 3), (TaskBorders::None, 2)] {
         let (none, adaptive) = (with(Feedback::None, borders), with(always, borders));
         for number in 0..4 {
@@ -539,13 +534,10 @@ fn published_settings_are_the_official_ones() {
         (OnProConfig::tiny_imagenet(), 1000, 0.9, 0.2, 1.0),
     ] {
         assert_eq!((config.buffer, config.similarity_factor), (buffer, factor));
-        let feedback = Feedback::Adaptive(Adaptive {
-            base_rate,
-            mixing,
-            most: 0.6,
-            alpha: 0.4,
-        });
-        assert_eq!(config.feedback, feedback);
+        assert_eq!(
+            config.feedback,
+            Feedback::Adaptive(adaptive(base_rate, mixing))
+        );
         assert_eq!((config.replay_batch, config.replay_per_class), (64, 7));
         assert_eq!((config.copies, config.projection), (16, 128));
         assert_eq!(
